@@ -1,0 +1,2 @@
+//! The contract.
+#![cfg_attr(not(test), no_std)]

@@ -1,0 +1,2 @@
+//! Library.
+#![cfg_attr(not(test), no_std)]
