@@ -1,0 +1,3 @@
+//! What servers say to each other: one module per server that is called, with its labels and words.
+
+pub mod vfs;

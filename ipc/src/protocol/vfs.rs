@@ -1,0 +1,39 @@
+//! Calls that `linux` makes to `vfs-proxy`. (Applications reach `vfs-proxy` by the kernel's foreign-call route.)
+//!
+//! None of them waits for Linux: what Linux has to say comes as an event, announced by a signal on the notification that
+//! `vfs-proxy` was granted for its client, and fetched with [`COLLECT`].
+//! Answers: label [`OK`], or label [`ERROR`] with a Linux error number in word 0.
+
+/// Success.
+pub const OK: u64 = 0;
+/// Failure; word 0 is a positive Linux error number.
+pub const ERROR: u64 = 1;
+
+/// Put a request on the ring. Words: 0 request kind, 1 slot | generation << 32, 2 policy | priority << 16, 3 number, 4–9 arguments,
+/// 10 cookie. Answer: word 0 the request's id. If the kind is answered, a [`EVENT_RETURN`] event with the cookie follows.
+pub const SUBMIT: u64 = 1;
+/// Fetch events. Answer: events of [`EVENT_WORDS`] words each, at most [`MAX_EVENTS`]; fewer than that many: no more for now.
+pub const COLLECT: u64 = 2;
+/// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first).
+pub const CANCEL: u64 = 3;
+/// The thread of a slot is no more: drop what is in flight for it. Words: 0 slot | generation << 32.
+pub const FORGET: u64 = 4;
+/// A thread may make forwarded calls from now on. Words: 0 slot | generation << 32, 1 policy | priority << 16. Again: the scheduling changed.
+pub const ADMIT: u64 = 5;
+
+/// Words per event: 0 kind, 1 slot | generation << 32, 2 value, 3 cookie, 4 pid | code << 32, 5 policy | priority << 16,
+/// 6 new slot | new generation << 32, 7 request id.
+pub const EVENT_WORDS: usize = 8;
+/// Events in one answer.
+pub const MAX_EVENTS: usize = 7;
+
+/// A submitted request was answered.
+pub const EVENT_RETURN: u64 = 1;
+/// A proxy attached.
+pub const EVENT_START: u64 = 2;
+/// A signal arrived.
+pub const EVENT_SIGNAL: u64 = 3;
+/// A worker or proxy is gone.
+pub const EVENT_GONE: u64 = 4;
+/// Linux was restarted (its epoch changed) or went away: all that was in flight ended with EIO.
+pub const EVENT_RESET: u64 = 5;

@@ -1,0 +1,58 @@
+//! Capability slots with a fixed meaning. Slot 0 is never a capability.
+
+/// A server's own CapTable.
+pub const CAP_TABLE: u32 = 1;
+/// A server's own AddressSpace.
+pub const ADDRESS_SPACE: u32 = 2;
+/// A server's own (first) Thread.
+pub const THREAD: u32 = 3;
+/// A server's own SchedContext.
+pub const SCHED_CONTEXT: u32 = 4;
+/// The Endpoint on which a server receives (READ), if it offers a service.
+pub const ENDPOINT: u32 = 5;
+/// The Notification bound to a server's first thread.
+pub const NOTIFICATION: u32 = 6;
+/// The kernel's console (WRITE), if the manifest grants it.
+pub const CONSOLE: u32 = 7;
+/// The Untyped that a server makes its own objects of.
+pub const UNTYPED: u32 = 8;
+/// First slot of what the manifest grants by name; the start information says which is which.
+pub const FIRST_GRANT: u32 = 16;
+/// First slot that a server may use as it likes.
+pub const FIRST_FREE: u32 = 64;
+
+/// What only `init` holds at its start.
+pub mod boot {
+    /// All interrupts.
+    pub const IRQ: u32 = 9;
+    /// All I/O ports.
+    pub const IO_PORT: u32 = 10;
+    /// The frame that holds the boot blob (read only).
+    pub const BLOB: u32 = 11;
+    /// First of the Untyped capabilities, one per [`crate::image::Range`] of the image header, in its order.
+    /// For private RAM it covers what the kernel, the image and the first process left over; a range may be split
+    /// in several Untypeds, so walk the slots until an empty one and ask `untyped_info`.
+    pub const FIRST_UNTYPED: u32 = 64;
+    /// First free slot after them.
+    pub const FIRST_FREE: u32 = 128;
+    /// Slots in `init`'s table.
+    pub const TABLE_SLOTS: u32 = 4096;
+}
+
+/// Where things are in a server's address space.
+pub mod layout {
+    /// Link address of server programs.
+    pub const PROGRAM: u64 = 0x40_0000;
+    /// The start information (a postcard `StartInfo`), read only.
+    pub const START_INFO: u64 = 0x1000_0000;
+    /// The first thread's message buffer.
+    pub const MESSAGE_BUFFER: u64 = 0x1100_0000;
+    /// Top of the first thread's stack; a guard page lies below the stack.
+    pub const STACK_TOP: u64 = 0x1200_0000;
+    /// The heap, if the manifest gives one.
+    pub const HEAP: u64 = 0x2000_0000;
+    /// The vault: the frame that survives the server.
+    pub const VAULT: u64 = 0x3000_0000;
+    /// Shared memory and devices that the manifest grants, placed by the composer.
+    pub const GRANTS: u64 = 0x1_0000_0000;
+}
