@@ -20,10 +20,12 @@ mod tests;
 pub use cell::{CellConfig, Cpus};
 pub use error::ConfigError;
 pub use records::{
-    Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip, Memory, MemoryFlags,
-    PciCapability, PciDevice, PciKind, PortRange,
+    Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip,
+    Memory, MemoryFlags, PciCapability, PciDevice, PciKind, PortRange,
 };
-pub use system::{ApicMode, IommuKind, IommuUnit, MAX_IOMMU_UNITS, SystemConfig, SystemFlags, SystemHeader};
+pub use system::{
+    ApicMode, IommuKind, IommuUnit, MAX_IOMMU_UNITS, SystemConfig, SystemFlags, SystemHeader,
+};
 pub use write::{CellParts, SystemParts, bar_mask, name};
 
 /// First bytes of a cell configuration.

@@ -39,7 +39,10 @@ mod tests {
     fn signature_reads_as_text() {
         let [eax, ebx, ecx, edx] = leaf(LEAF_SIGNATURE).unwrap();
         assert_eq!(eax, 0x4000_0001);
-        let text: Vec<u8> = [ebx, ecx, edx].iter().flat_map(|r| r.to_le_bytes()).collect();
+        let text: Vec<u8> = [ebx, ecx, edx]
+            .iter()
+            .flat_map(|r| r.to_le_bytes())
+            .collect();
         assert_eq!(&text, b"Jailhouse\0\0\0");
         assert_eq!(leaf(LEAF_FEATURES), Some([0; 4]));
         assert_eq!(leaf(0x4000_0002), None);

@@ -68,7 +68,10 @@ impl core::fmt::Display for HeaderError {
             Self::Signature => write!(f, "not a hypervisor image (signature is not JAILHOUS)"),
             Self::Layout => write!(f, "hypervisor image header is inconsistent: rebuild it"),
             Self::TooLarge { need, have } => {
-                write!(f, "hypervisor needs {need:#x} bytes, {have:#x} are reserved: raise the size of hypervisor_memory")
+                write!(
+                    f,
+                    "hypervisor needs {need:#x} bytes, {have:#x} are reserved: raise the size of hypervisor_memory"
+                )
             }
         }
     }
@@ -96,10 +99,23 @@ impl ImageHeader {
     }
 
     /// Offset of the system configuration behind the per-CPU areas of `max_cpus` CPUs, if it fits in `memory` bytes.
-    pub fn config_offset(&self, max_cpus: u32, config_size: u64, memory: u64) -> Result<u64, HeaderError> {
-        let offset = self.percpu_size.get().saturating_mul(u64::from(max_cpus)).saturating_add(self.core_size.get());
+    pub fn config_offset(
+        &self,
+        max_cpus: u32,
+        config_size: u64,
+        memory: u64,
+    ) -> Result<u64, HeaderError> {
+        let offset = self
+            .percpu_size
+            .get()
+            .saturating_mul(u64::from(max_cpus))
+            .saturating_add(self.core_size.get());
         let need = offset.saturating_add(config_size);
-        if need > memory { Err(HeaderError::TooLarge { need, have: memory }) } else { Ok(offset) }
+        if need > memory {
+            Err(HeaderError::TooLarge { need, have: memory })
+        } else {
+            Ok(offset)
+        }
     }
 }
 
@@ -124,20 +140,38 @@ mod tests {
         assert_eq!(read.config_offset(4, 0x1000, 0x100_0000), Ok(0x40000));
         assert_eq!(
             read.config_offset(4, 0x1000, 0x40000),
-            Err(HeaderError::TooLarge { need: 0x41000, have: 0x40000 })
+            Err(HeaderError::TooLarge {
+                need: 0x41000,
+                have: 0x40000
+            })
         );
-        assert!(read.config_offset(u32::MAX, u64::MAX, u64::MAX - 1).is_err());
+        assert!(
+            read.config_offset(u32::MAX, u64::MAX, u64::MAX - 1)
+                .is_err()
+        );
     }
 
     #[test]
     fn bad_headers_are_refused() {
-        assert_eq!(ImageHeader::parse(&[0; 79]).unwrap_err(), HeaderError::Truncated);
-        assert_eq!(ImageHeader::parse(&[0; 80]).unwrap_err(), HeaderError::Signature);
+        assert_eq!(
+            ImageHeader::parse(&[0; 79]).unwrap_err(),
+            HeaderError::Truncated
+        );
+        assert_eq!(
+            ImageHeader::parse(&[0; 80]).unwrap_err(),
+            HeaderError::Signature
+        );
         let mut h = good();
         h.entry = U64::new(0x20000);
-        assert_eq!(ImageHeader::parse(h.as_bytes()).unwrap_err(), HeaderError::Layout);
+        assert_eq!(
+            ImageHeader::parse(h.as_bytes()).unwrap_err(),
+            HeaderError::Layout
+        );
         let mut h = good();
         h.percpu_size = U64::new(0x8001);
-        assert_eq!(ImageHeader::parse(h.as_bytes()).unwrap_err(), HeaderError::Layout);
+        assert_eq!(
+            ImageHeader::parse(h.as_bytes()).unwrap_err(),
+            HeaderError::Layout
+        );
     }
 }

@@ -84,7 +84,19 @@ pub enum ConsoleKind {
 }
 
 /// A console, 32 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Console {
     /// Address or port.
@@ -120,7 +132,11 @@ impl Console {
     pub fn pio_port(&self) -> Option<u16> {
         let flags = ConsoleFlags::from_bits(self.flags.get())?;
         let is_uart = self.kind.get() == ConsoleKind::Uart8250 as u16;
-        if is_uart && !flags.contains(ConsoleFlags::MMIO) { u16::try_from(self.address.get()).ok() } else { None }
+        if is_uart && !flags.contains(ConsoleFlags::MMIO) {
+            u16::try_from(self.address.get()).ok()
+        } else {
+            None
+        }
     }
 }
 
@@ -167,7 +183,19 @@ pub struct CellDescriptor {
 }
 
 /// A memory region, 32 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Memory {
     phys_start: U64,
@@ -248,7 +276,19 @@ pub enum CacheKind {
 }
 
 /// A part of the cache, 12 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct Cache {
     /// First part.
@@ -264,7 +304,19 @@ pub struct Cache {
 }
 
 /// Pins of an interrupt controller, 32 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct IrqChip {
     /// Address of its registers.
@@ -293,7 +345,9 @@ impl IrqChip {
     /// Whether the cell owns `pin`.
     #[must_use]
     pub fn owns_pin(&self, pin: u32) -> bool {
-        let Some(bit) = pin.checked_sub(self.pin_base.get()) else { return false };
+        let Some(bit) = pin.checked_sub(self.pin_base.get()) else {
+            return false;
+        };
         match self.pin_bitmap.get(bit as usize / 32) {
             Some(word) => word.get() & (1 << (bit % 32)) != 0,
             None => false,
@@ -302,7 +356,19 @@ impl IrqChip {
 }
 
 /// A range of I/O ports, 4 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct PortRange {
     base: U16,
@@ -313,7 +379,10 @@ impl PortRange {
     /// `length` ports from `base` on.
     #[must_use]
     pub const fn new(base: u16, length: u16) -> Self {
-        Self { base: U16::new(base), length: U16::new(length) }
+        Self {
+            base: U16::new(base),
+            length: U16::new(length),
+        }
     }
 
     /// First port.
@@ -348,7 +417,19 @@ pub enum PciKind {
 }
 
 /// A PCI function, 56 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct PciDevice {
     /// [`PciKind`].
@@ -418,7 +499,14 @@ impl PciDevice {
         Self {
             kind: PciKind::Ivshmem as u8,
             bdf: U16::new(bdf),
-            bar_mask: [page, if vectors > 0 { page } else { none }, none, none, none, none],
+            bar_mask: [
+                page,
+                if vectors > 0 { page } else { none },
+                none,
+                none,
+                none,
+                none,
+            ],
             num_msix_vectors: U16::new(vectors),
             shmem_regions_start: U32::new(regions_start),
             shmem_dev_id: dev_id,
@@ -449,7 +537,19 @@ impl PciDevice {
 }
 
 /// A PCI capability, 8 bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+    KnownLayout,
+    Unaligned,
+)]
 #[repr(C)]
 pub struct PciCapability {
     /// Id; bit 15 marks an extended one.
@@ -471,7 +571,12 @@ impl PciCapability {
     /// A capability.
     #[must_use]
     pub const fn new(id: u16, start: u16, len: u16, flags: u16) -> Self {
-        Self { id: U16::new(id), start: U16::new(start), len: U16::new(len), flags: U16::new(flags) }
+        Self {
+            id: U16::new(id),
+            start: U16::new(start),
+            len: U16::new(len),
+            flags: U16::new(flags),
+        }
     }
 
     /// Whether the cell may write it.
@@ -491,14 +596,22 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Console>() == 32);
     assert!(size_of::<CellDescriptor>() == 132);
-    assert!(offset_of!(CellDescriptor, id) == 0x28 && offset_of!(CellDescriptor, num_irqchips) == 0x3c);
-    assert!(offset_of!(CellDescriptor, cpu_reset_address) == 0x54 && offset_of!(CellDescriptor, console) == 0x64);
+    assert!(
+        offset_of!(CellDescriptor, id) == 0x28 && offset_of!(CellDescriptor, num_irqchips) == 0x3c
+    );
+    assert!(
+        offset_of!(CellDescriptor, cpu_reset_address) == 0x54
+            && offset_of!(CellDescriptor, console) == 0x64
+    );
     assert!(size_of::<Memory>() == 32);
     assert!(size_of::<Cache>() == 12);
     assert!(size_of::<IrqChip>() == 32);
     assert!(size_of::<PortRange>() == 4);
     assert!(size_of::<PciDevice>() == 56);
     assert!(offset_of!(PciDevice, bar_mask) == 0x06 && offset_of!(PciDevice, caps_start) == 0x1e);
-    assert!(offset_of!(PciDevice, msix_address) == 0x28 && offset_of!(PciDevice, shmem_protocol) == 0x36);
+    assert!(
+        offset_of!(PciDevice, msix_address) == 0x28
+            && offset_of!(PciDevice, shmem_protocol) == 0x36
+    );
     assert!(size_of::<PciCapability>() == 8);
 };
