@@ -10,6 +10,7 @@
 
 mod cell;
 mod error;
+mod pci;
 mod records;
 mod system;
 mod write;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use cell::{CellConfig, Cpus};
 pub use error::ConfigError;
+pub use pci::{PciCapability, PciDevice, PciKind};
 pub use records::{
     Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip,
     Memory, MemoryFlags, PciCapability, PciDevice, PciKind, PortRange,

@@ -5,9 +5,8 @@ use core::mem::size_of;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-use super::records::{
-    Cache, CellDescriptor, CellFlags, IrqChip, Memory, PciCapability, PciDevice, PortRange,
-};
+use super::pci::{PciCapability, PciDevice};
+use super::records::{Cache, CellDescriptor, CellFlags, IrqChip, Memory, PortRange};
 use super::{
     ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, OLD_CELL_SIGNATURE, OLD_SYSTEM_SIGNATURE,
     REVISION, SYSTEM_SIGNATURE,

@@ -3,9 +3,8 @@
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::records::{
-    Cache, CellDescriptor, CellFlags, Console, IrqChip, Memory, PciCapability, PciDevice, PortRange,
-};
+use super::pci::{PciCapability, PciDevice};
+use super::records::{Cache, CellDescriptor, CellFlags, Console, IrqChip, Memory, PortRange};
 use super::system::SystemHeader;
 use super::{
     ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, NAME_LEN, REVISION, SYSTEM_SIGNATURE,
