@@ -23,7 +23,7 @@ pub use error::ConfigError;
 pub use pci::{PciCapability, PciDevice, PciKind};
 pub use records::{
     Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip,
-    Memory, MemoryFlags, PciCapability, PciDevice, PciKind, PortRange,
+    Memory, MemoryFlags, PortRange,
 };
 pub use system::{
     ApicMode, IommuKind, IommuUnit, MAX_IOMMU_UNITS, SystemConfig, SystemFlags, SystemHeader,
