@@ -1,3 +1,4 @@
 //! What servers say to each other: one module per server that is called, with its labels and words.
 
+pub mod start;
 pub mod vfs;
