@@ -1,0 +1,123 @@
+//! The machine of this project: boots it, and runs commands in it as the caller would.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tests::machine::{Kernel, Machine};
+use tests::vm::{NotStarted, Streams, Vm};
+use tests::{initramfs, wire};
+
+use crate::cli::MachineOptions;
+use crate::terminal::{self, RawTerminal};
+use crate::tree::{Tree, say};
+use crate::{run, setup};
+
+/// Memory kept from Linux for the hypervisor and the sRTOS cell.
+const RESERVED: &str = "memmap=352M$0x50000000";
+/// Booting takes 10 s; a machine shared with other work may be many times slower.
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
+
+/// The machine that the options ask for, not yet booted.
+pub fn machine(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Machine> {
+    setup::base()?;
+    let kernel = setup::kernel::get(tree, options.kernel)?;
+    let initramfs = initramfs(tree, &kernel)?;
+    let mut machine = Machine::new(kernel, initramfs, tree.new_log_directory(name)?);
+    machine.cpus = options.smp;
+    machine.kernel_options.push(RESERVED.to_owned());
+    machine.kernel_options.extend(options.append.iter().cloned());
+    machine.arguments = options.qemu.clone();
+    // The root itself stays read-only.
+    if tree.caller != Path::new("/") {
+        machine.work = Some(tree.caller.clone());
+    }
+    for file in &options.file {
+        let mut parts = file.split(':');
+        let (Some(from), Some(to)) = (parts.next(), parts.next()) else {
+            bail!("--file wants FROM:TO[:MODE], not {file}");
+        };
+        let mode = u32::from_str_radix(parts.next().unwrap_or("755"), 8)?;
+        machine.files.push((tree.caller.join(from), to.into(), mode));
+    }
+    Ok(machine)
+}
+
+/// Boots it.
+pub fn boot(machine: &Machine) -> Result<Vm> {
+    Vm::boot(machine, BOOT_LIMIT)
+}
+
+/// Runs `argv` in the machine with our own streams, environment and working directory; its status.
+/// Signals sent to us go to it.
+pub fn run_as_caller(tree: &Tree, vm: &mut Vm, argv: Vec<OsString>, limit: Option<u64>) -> Result<u8> {
+    let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let command = wire::Command {
+        argv,
+        env: std::env::vars_os().collect(),
+        cwd: tree.caller.clone().into(),
+        terminal: interactive.then(terminal::size),
+    };
+    terminal::forward_signals(vm.events(), interactive)?;
+    let raw = if interactive { Some(RawTerminal::new()?) } else { None };
+    let streams = Streams {
+        stdin: Box::new(std::io::stdin()),
+        stdout: Box::new(std::io::stdout()),
+        stderr: Box::new(std::io::stderr()),
+    };
+    let result = vm.exec(&command, streams, limit.map(Duration::from_secs));
+    drop(raw);
+    match result {
+        Ok(status) => Ok(status as u8),
+        Err(error) => match error.downcast::<NotStarted>() {
+            Ok(NotStarted(why, status)) => {
+                say(&why);
+                Ok(status as u8)
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Switches it off.
+pub fn power_off(vm: Vm) -> Result<()> {
+    vm.power_off(POWER_OFF_LIMIT)
+}
+
+/// The initramfs for that kernel, made anew when the agent has changed.
+fn initramfs(tree: &Tree, kernel: &Kernel) -> Result<PathBuf> {
+    let agent = agent(tree)?;
+    let path = tree.build.join("initramfs").join(&kernel.release);
+    let _guard = tree.lock("initramfs")?;
+    let newer = || -> Option<bool> {
+        let made = fs::metadata(&path).ok()?.modified().ok()?;
+        Some(made > fs::metadata(&agent).ok()?.modified().ok()?)
+    };
+    if newer() != Some(true) {
+        fs::create_dir_all(tree.build.join("initramfs"))?;
+        let new = path.with_extension("new");
+        fs::write(&new, initramfs::build(&kernel.modules, &agent)?)?;
+        fs::rename(&new, &path)?;
+    }
+    Ok(path)
+}
+
+/// The machine's init program, linked statically.
+fn agent(tree: &Tree) -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let target = tree.target.join("agent");
+    run::quietly(
+        Command::new("cargo")
+            .args(["build", "--quiet", "--package", "tests", "--bin", "agent", "--target", TARGET])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols")
+            .env("CARGO_TARGET_DIR", &target)
+            .current_dir(&tree.root),
+    )
+    .context("building the machine's init program")?;
+    Ok(target.join(TARGET).join("debug/agent"))
+}

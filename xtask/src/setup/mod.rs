@@ -1,0 +1,35 @@
+//! What the machine needs before anything can be built or booted. Everything is checked first, so
+//! that a second run does nothing.
+
+pub mod apt;
+pub mod kernel;
+
+use anyhow::Result;
+
+/// Packages for building and booting: (package, what it is for).
+const BASE: &[(&str, &str)] = &[
+    ("qemu-system-x86", "the machine that everything runs in"),
+    ("kmod", "depmod, for the unpacked kernels"),
+    ("gcc", "linking, and the kernel module"),
+    ("libc6-dev", "linking"),
+    ("make", "the kernel module"),
+    ("xz-utils", "unpacking packages"),
+];
+
+/// Packages whose programs the demo and the suites run in the machine.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("rt-tests", "cyclictest"),
+    ("stress-ng", "load on Linux"),
+    ("util-linux", "chrt, taskset, setsid"),
+    ("procps", "ps, pgrep"),
+];
+
+/// Installs what booting needs.
+pub fn base() -> Result<()> {
+    apt::require(BASE)
+}
+
+/// Installs what the demo, the suites and the benchmarks run.
+pub fn programs() -> Result<()> {
+    apt::require(&[BASE, PROGRAMS].concat())
+}
