@@ -8,6 +8,11 @@
 //! * The real-time side gives out request ids; a return whose id is not in flight for that slot is dropped.
 //! * Producer: write the entry, release-store the tail, then ring the doorbell (vector 1). Consumer: acquire-load the tail,
 //!   take entries until head = tail, release-store the head. A doorbell can be lost or merged: look at the ring again after enabling interrupts.
+//! * Start: a side fills its header, the magic last, and then sets its ivshmem state to RUN (3); state 0 means it is gone. A side that starts afresh
+//!   takes over the other's view of the rings if the other's magic is there (its tail := the other's head, its head := the other's tail), else zeros.
+//! * A slot has at most [`CALLS_PER_SLOT`] calls queued or in execution, executed in order; one more is answered with EAGAIN.
+//! * A mirror node is used for something else only after an UNMAP or a GONE that was sent after its unlinking was answered;
+//!   an address shows another page, or a page loses WRITABLE, likewise. WRITABLE can be added at any time.
 
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -36,6 +41,9 @@ pub const MAX_SLOTS: usize = 256;
 pub const REQUESTS: usize = 512;
 /// Entries of the response ring.
 pub const RESPONSES: usize = 512;
+
+/// Calls of one slot that Linux keeps, the one in execution included.
+pub const CALLS_PER_SLOT: usize = 8;
 
 /// First address of an application's window.
 pub const WINDOW_START: u64 = 0x1_0000;
