@@ -197,7 +197,8 @@ pub enum GrantKind {
     },
 }
 
-/// What a server finds at [`crate::slots::layout::START_INFO`]: a u32 length, then postcard.
+/// What a server finds at [`crate::slots::layout::START_INFO`]: a u32 length, a u32 number of heap pages (the decoder needs
+/// a heap), then so many bytes of postcard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StartInfo {
     /// Its name.

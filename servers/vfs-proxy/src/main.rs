@@ -1,11 +1,10 @@
 //! Entry.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}
+rt::entry!(server);
 
-#[cfg(not(target_os = "none"))]
-fn main() {}
+#[cfg(target_os = "none")]
+fn server(start: rt::Start) -> ! {
+    rt::log!("generation {}", start.info.generation);
+    panic!("nothing yet");
+}

@@ -1,0 +1,173 @@
+//! The event loop: messages, signals and deadlines, one at a time, in one thread.
+//!
+//! A caller is kept in a Reply until it is answered. A handler answers at once (the usual case, one kernel call together with
+//! the next receive), or keeps the caller and answers later, while others are served. When no Reply is left, the loop takes
+//! signals and deadlines only: callers queue at the endpoint until an answer frees one.
+
+use crate::calls::message::outgoing;
+use crate::calls::{Cap, Endpoint, Message, Reply, Result};
+use crate::slots::Slots;
+use crate::start::Start;
+use alloc::vec::Vec;
+use ipc::message::REGISTER_WORDS;
+use ipc::{Error, ObjectType, Tag};
+
+/// A server's handlers.
+pub trait Server {
+    /// A message came. Gives the caller back with the answer, or keeps it ([`Replies::answer`] it later) and gives `None`.
+    /// (Who only sent waits for no answer; answering it does no harm.)
+    fn message(&mut self, message: &Message, caller: Caller, replies: &mut Replies) -> Option<(Caller, Answer)>;
+
+    /// The bound notification was signalled.
+    fn signal(&mut self, _bits: u64, _replies: &mut Replies) {}
+
+    /// The deadline passed.
+    fn timeout(&mut self, _replies: &mut Replies) {}
+
+    /// When `timeout` is due, in TSC ticks; asked before each wait.
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Who waits for an answer: the Reply that keeps it. Dropping it leaves the caller waiting and the Reply lost.
+#[derive(Debug)]
+#[must_use = "the caller waits until it is answered"]
+pub struct Caller {
+    reply: Cap<Reply>,
+}
+
+impl Caller {
+    /// The Reply, for lease reads and writes.
+    pub fn reply(&self) -> Cap<Reply> {
+        self.reply
+    }
+
+    /// The caller kept in this Reply: for a new instance of the server that finds the slot in its vault.
+    pub fn found(reply: Cap<Reply>) -> Caller {
+        Caller { reply }
+    }
+}
+
+/// An answer. Words from the ninth on are in the message buffer as soon as it is made: make it last.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer {
+    tag: Tag,
+    words: [u64; REGISTER_WORDS],
+}
+
+impl Answer {
+    /// Label and words (at most [`ipc::message::MAX_WORDS`]).
+    pub fn new(label: u64, words: &[u64]) -> Answer {
+        Answer { tag: Tag::new(label, words.len()), words: outgoing(words) }
+    }
+
+    /// The result of a foreign system call.
+    pub fn value(value: i64) -> Answer {
+        Answer::new(ipc::message::reply_label::VALUE, &[value as u64])
+    }
+}
+
+/// The Replies that a server has, and how it makes more.
+#[derive(Debug)]
+pub struct Replies {
+    free: Vec<Cap<Reply>>,
+    made: usize,
+    limit: usize,
+}
+
+impl Replies {
+    /// At most `limit` callers will be kept at once, besides the one being served.
+    pub fn new(limit: usize) -> Replies {
+        Replies { free: Vec::with_capacity(limit + 1), made: 0, limit: limit + 1 }
+    }
+
+    /// Replies that a former instance made, in these slots, that keep nobody.
+    pub fn adopt(&mut self, reply: Cap<Reply>) {
+        self.made += 1;
+        self.free.push(reply);
+    }
+
+    /// Counts a Reply of a former instance that keeps somebody ([`Caller::found`]).
+    pub fn adopt_kept(&mut self) {
+        self.made += 1;
+    }
+
+    /// Makes Replies until `limit` is reached, of the server's own Untyped.
+    pub fn fill(&mut self, slots: &mut Slots) -> Result {
+        while self.made < self.limit {
+            let slot = slots.take().ok_or(Error::OutOfMemory)?;
+            Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?;
+            self.made += 1;
+            self.free.push(Cap::new(slot));
+        }
+        Ok(())
+    }
+
+    /// Answers a caller that was kept. A caller that is no more is no error.
+    pub fn answer(&mut self, caller: Caller, answer: Answer) {
+        // NotFound: the caller was killed or cancelled meanwhile; nobody is there to be told.
+        let _ = caller.reply.reply_raw(answer.tag, answer.words);
+        self.free.push(caller.reply);
+    }
+
+    /// Replies that keep nobody.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+}
+
+/// What a receive brought.
+enum Event {
+    Message(Message),
+    Signal(u64),
+    Timeout,
+    Nothing,
+}
+
+fn event(received: Result<Message>) -> Event {
+    match received {
+        Ok(message) => match message.signal() {
+            Some(bits) => Event::Signal(bits),
+            None => Event::Message(message),
+        },
+        Err(Error::TimedOut) => Event::Timeout,
+        // Cancelled: init has stopped and resumed us. Anything else would repeat for ever: it is a fault of ours.
+        Err(Error::Cancelled) => Event::Nothing,
+        Err(error) => panic!("receive: {error}"),
+    }
+}
+
+/// Serves the endpoint for ever.
+pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Replies) -> ! {
+    let mut answer: Option<(Caller, Answer)> = None;
+    loop {
+        let deadline = server.deadline();
+        let (reply, received) = match answer.take() {
+            Some((caller, answer)) => {
+                let received = endpoint.reply_receive(caller.reply, deadline, answer.tag, answer.words);
+                (Some(caller.reply), event(received))
+            }
+            None => match replies.free.pop() {
+                Some(reply) => (Some(reply), event(endpoint.receive(Some(reply), deadline))),
+                None => (None, match Start::NOTIFICATION.wait(deadline) {
+                    Ok(bits) => Event::Signal(bits),
+                    Err(error) => event(Err(error)),
+                }),
+            },
+        };
+        match (received, reply) {
+            (Event::Message(message), Some(reply)) => {
+                answer = server.message(&message, Caller { reply }, &mut replies);
+            }
+            (other, reply) => {
+                replies.free.extend(reply);
+                match other {
+                    Event::Signal(bits) => server.signal(bits, &mut replies),
+                    Event::Timeout => server.timeout(&mut replies),
+                    Event::Message(_) | Event::Nothing => {}
+                }
+            }
+        }
+    }
+}
