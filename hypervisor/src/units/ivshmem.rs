@@ -1,0 +1,193 @@
+//! Inter-cell shared memory devices: a pure state machine.
+//!
+//! A [`Link`] joins the functions of up to 12 cells that name the same PCI address; each of them is a [`Peer`].
+//! Configuration space and register accesses of a cell go in, values and [`Action`]s come out, and the caller
+//! carries the actions out in the order given. The shared memory itself consists of ordinary memory regions of
+//! the cells and never passes through here.
+//!
+//! Rules
+//! * An event is delivered or lost, never kept: nothing is pending.
+//! * A peer that goes (reset, destroyed) leaves state 0 behind, and the others are told.
+//! * What a cell writes is hostile: an index out of range does nothing, an odd access reads 0 and writes nothing.
+
+mod link;
+mod peer;
+mod setup;
+#[cfg(test)]
+mod tests;
+
+use arrayvec::ArrayVec;
+
+pub use link::Link;
+pub use peer::{Bar, Peer};
+pub use setup::{PeerSetup, SetupError};
+
+/// Most links.
+pub const MAX_LINKS: usize = 8;
+
+/// Something that the caller has to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send the message-signalled interrupt that cell `owner` programmed. The target CPU is that cell's choice
+    /// and must be checked against its CPUs.
+    Notify {
+        /// Cell that gets the interrupt.
+        owner: u32,
+        /// Its peer number.
+        peer: u8,
+        /// Message address.
+        address: u64,
+        /// Message data.
+        data: u32,
+    },
+    /// Write `value` to entry `index` of the state table at machine address `table`.
+    WriteStateTable {
+        /// Machine address of the table.
+        table: u64,
+        /// Entry.
+        index: u8,
+        /// Value.
+        value: u32,
+    },
+    /// Zero the state table.
+    ClearStateTable {
+        /// Machine address of the table.
+        table: u64,
+        /// Its size.
+        size: u64,
+    },
+    /// From now on accesses of cell `owner` to these guest-physical pages are register accesses: they must not
+    /// be mapped.
+    MapBar {
+        /// Cell.
+        owner: u32,
+        /// Guest-physical address.
+        address: u64,
+        /// Bytes.
+        size: u64,
+    },
+    /// The opposite: what the cell's memory regions say of these pages holds again.
+    UnmapBar {
+        /// Cell.
+        owner: u32,
+        /// Guest-physical address.
+        address: u64,
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// Why a function cannot join a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// Too many links.
+    NoSpace,
+    /// The peer number is taken.
+    Taken,
+    /// Number of peers, vectors, memory or sizes differ from the link's.
+    Mismatch,
+}
+
+/// All links.
+#[derive(Debug, Default)]
+pub struct Links {
+    links: ArrayVec<Link, MAX_LINKS>,
+}
+
+impl Links {
+    /// No links.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            links: ArrayVec::new_const(),
+        }
+    }
+
+    /// A cell with this function is created: makes the link or joins it. On an error nothing has changed.
+    pub fn attach(
+        &mut self,
+        setup: &PeerSetup,
+        actions: &mut impl FnMut(Action),
+    ) -> Result<(), AttachError> {
+        if let Some(link) = self
+            .links
+            .iter_mut()
+            .find(|link| link.is_at(setup.domain, setup.bdf))
+        {
+            return link.attach(setup, actions);
+        }
+        let mut link = Link::new(setup);
+        if self.links.is_full() {
+            return Err(AttachError::NoSpace);
+        }
+        link.attach(setup, actions)?;
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// A cell is gone: all its functions leave their links, and links without peers end.
+    pub fn detach_cell(&mut self, owner: u32, actions: &mut impl FnMut(Action)) {
+        for link in &mut self.links {
+            while let Some(id) = link.peer_of(owner) {
+                link.detach(id, actions);
+            }
+        }
+        self.links.retain(|link| !link.is_empty());
+    }
+
+    /// A cell is stopped or starts anew: all its functions are reset.
+    pub fn reset_cell(&mut self, owner: u32, actions: &mut impl FnMut(Action)) {
+        for link in &mut self.links {
+            for id in link.peers_of(owner) {
+                link.reset(id, actions);
+            }
+        }
+    }
+
+    /// The function at `bdf` in the cell's configuration space.
+    pub fn function(&mut self, owner: u32, bdf: u16) -> Option<(&mut Link, u8)> {
+        self.links
+            .iter_mut()
+            .filter(|link| link.bdf() == bdf)
+            .find_map(|link| {
+                let id = link.peer_of(owner)?;
+                Some((link, id))
+            })
+    }
+
+    /// The function whose registers lie at guest-physical `address` in the cell, which BAR, and the offset in it.
+    pub fn locate(&mut self, owner: u32, address: u64) -> Option<(&mut Link, u8, Bar, u32)> {
+        self.links.iter_mut().find_map(|link| {
+            let (id, bar, offset) = link.locate(owner, address)?;
+            Some((link, id, bar, offset))
+        })
+    }
+
+    /// A register access at guest-physical `address`: `None` if no function of the cell is there.
+    pub fn read(&mut self, owner: u32, address: u64, size: u8) -> Option<u64> {
+        let (link, id, bar, offset) = self.locate(owner, address)?;
+        Some(link.read(id, bar, offset, size))
+    }
+
+    /// The same for a write; `false` if no function of the cell is there.
+    pub fn write(
+        &mut self,
+        owner: u32,
+        address: u64,
+        size: u8,
+        value: u64,
+        actions: &mut impl FnMut(Action),
+    ) -> bool {
+        let Some((link, id, bar, offset)) = self.locate(owner, address) else {
+            return false;
+        };
+        link.write(id, bar, offset, size, value, actions);
+        true
+    }
+
+    /// The links.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+}
