@@ -1,0 +1,175 @@
+//! Who holds what: the manifest's grants, resolved to what `init` reads.
+
+use ipc::Protection;
+use ipc::blob::{self, BLOB_VERSION, Grant, GrantKind};
+use ipc::image::range_kind;
+use ipc::slots;
+
+use crate::layout::{Layout, Region};
+use crate::manifest::{Access, Manifest, Restart, RestartWord, Server};
+
+/// Slots of a capability table if the manifest does not say.
+pub const DEFAULT_CAP_SLOTS: u32 = 256;
+/// Vendor of shared memory devices.
+pub const IVSHMEM_VENDOR: u16 = 0x110a;
+/// Device number of shared memory devices.
+pub const IVSHMEM_DEVICE: u16 = 0x4106;
+/// Private memory that servers share is mapped from here on, at the same address in each of them.
+pub const PRIVATE_GRANTS: u64 = slots::layout::GRANTS + (1 << 40);
+
+/// Where a region is mapped in every server that holds it.
+pub fn mapped_at(layout: &Layout, region: &Region) -> u64 {
+    if region.kind != range_kind::PRIVATE {
+        return slots::layout::GRANTS + region.guest;
+    }
+    let before = layout.regions.iter().take_while(|other| *other != region);
+    PRIVATE_GRANTS + before.filter(|r| r.kind == range_kind::PRIVATE).map(|r| r.size).sum::<u64>()
+}
+
+/// The protection that a manifest's word stands for.
+pub fn protection(access: Access, region: &Region) -> Protection {
+    let base = match access {
+        Access::R => Protection::READ,
+        Access::Rw => Protection::READ | Protection::WRITE,
+        Access::Rx => Protection::READ | Protection::EXECUTE,
+        Access::Rwx => Protection::READ | Protection::WRITE | Protection::EXECUTE,
+    };
+    if region.kind == range_kind::DEVICE { base | Protection::UNCACHED } else { base }
+}
+
+/// Index of the server with this name.
+pub fn server_index(manifest: &Manifest, name: &str) -> Option<u32> {
+    manifest.servers.iter().position(|s| s.name.get_ref() == name).map(|i| i as u32)
+}
+
+fn restart(policy: &Restart) -> blob::Restart {
+    match policy {
+        Restart::Word(RestartWord::Always) => blob::Restart::Always,
+        Restart::Word(RestartWord::Escalate) => blob::Restart::Escalate,
+        Restart::Word(RestartWord::Never) | Restart::Unset => blob::Restart::Never,
+        Restart::Limited(limit) => blob::Restart::Limited { times: limit.times, window_ms: limit.window_ms },
+    }
+}
+
+/// What a server holds, named and in the order of its slots. Names that lead nowhere are left out: the checks report them.
+pub fn grants(manifest: &Manifest, layout: &Layout, server: &Server) -> Vec<Grant> {
+    let mut held: Vec<(String, GrantKind)> = Vec::new();
+    for call in &server.calls {
+        let call = call.get_ref();
+        let name = call.name.as_ref().unwrap_or(&call.to).get_ref().clone();
+        if let Some(index) = server_index(manifest, call.to.get_ref()) {
+            held.push((name, GrantKind::Call { server: index, badge: *call.badge.get_ref(), grant: call.grant }));
+        }
+    }
+    for memory in &server.memory {
+        let memory = memory.get_ref();
+        let name = memory.name.as_ref().unwrap_or(&memory.region).get_ref().clone();
+        let Some(index) = layout.regions.iter().position(|r| r.name == *memory.region.get_ref()) else { continue };
+        let region = &layout.regions[index];
+        let what = GrantKind::Memory {
+            region: index as u32,
+            offset: 0,
+            size: region.size,
+            vaddr: mapped_at(layout, region),
+            protection: protection(*memory.access.get_ref(), region).bits(),
+            executable: *memory.executable.0.get_ref(),
+        };
+        held.push((name, what));
+    }
+    for irq in &server.irqs {
+        let irq = irq.get_ref();
+        if let Some(device) = layout.ivshmem.iter().position(|d| d.name == *irq.device.get_ref()) {
+            let what =
+                GrantKind::Irq { device: device as u32, vector: *irq.vector.get_ref(), bits: *irq.bits.get_ref() };
+            held.push((irq.name.get_ref().clone(), what));
+        }
+    }
+    for signal in &server.signals {
+        let signal = signal.get_ref();
+        let name = signal.name.as_ref().unwrap_or(&signal.to).get_ref().clone();
+        if let Some(index) = server_index(manifest, signal.to.get_ref()) {
+            held.push((name, GrantKind::SignalServer { server: index, bits: *signal.bits.get_ref() }));
+        }
+    }
+    for notification in &server.notifications {
+        let notification = notification.get_ref();
+        let name = notification.name.get_ref();
+        if let Some(index) = manifest.notifications.iter().position(|n| n.get_ref() == name) {
+            let bits = notification.bits.as_ref().map_or(0, |b| *b.get_ref());
+            held.push((name.clone(), GrantKind::Notification { index: index as u32, bits }));
+        }
+    }
+    for ports in &server.ports {
+        let ports = ports.get_ref();
+        let what = GrantKind::Ports { first: *ports.first.get_ref(), count: *ports.count.get_ref() };
+        held.push((ports.name.get_ref().clone(), what));
+    }
+    let mut grants: Vec<_> = held
+        .into_iter()
+        .zip(slots::FIRST_GRANT..)
+        .map(|((name, what), slot)| Grant { name, slot, what })
+        .collect();
+    if server.console || *server.halt.0.get_ref() {
+        grants.push(Grant {
+            name: "console".to_owned(),
+            slot: slots::CONSOLE,
+            what: GrantKind::Console { halt: *server.halt.0.get_ref() },
+        });
+    }
+    grants
+}
+
+/// Arguments of a server: the manifest's, and for the personality its settings as `key=value`.
+fn arguments(manifest: &Manifest, server: &Server) -> Vec<String> {
+    let mut args: Vec<_> = server.args.iter().map(|a| a.get_ref().clone()).collect();
+    if let Some(linux) = manifest.linux.as_ref().filter(|l| l.server.get_ref() == server.name.get_ref()) {
+        args.push(format!("stack={}", linux.stack.get_ref().0));
+        for class in &linux.forward {
+            args.push(format!("forward={}", class.get_ref()));
+        }
+    }
+    args
+}
+
+/// The system without its programs: entry points, pieces and digests are filled in when the image is laid out.
+pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
+    let servers = manifest.servers.iter().map(|server| blob::Server {
+        name: server.name.get_ref().clone(),
+        entry: 0,
+        segments: Vec::new(),
+        priority: *server.priority.get_ref(),
+        budget_us: server.budget_us.as_ref().map_or(0, |b| *b.get_ref()),
+        period_us: server.period_us.as_ref().map_or(0, |p| *p.get_ref()),
+        stack: server.stack.get_ref().0,
+        heap: server.heap.0.get_ref().0,
+        untyped: server.untyped.0.get_ref().0,
+        cap_slots: server.cap_slots.as_ref().map_or(DEFAULT_CAP_SLOTS, |s| *s.get_ref()),
+        vault: server.vault.0.get_ref().0,
+        restart: restart(server.restart.0.get_ref()),
+        args: arguments(manifest, server),
+        grants: grants(manifest, layout, server),
+        digest: [0; 32],
+    });
+    let regions = layout.regions.iter().map(|region| blob::Region {
+        name: region.name.clone(),
+        physical: region.guest,
+        size: region.size,
+        kind: region.kind,
+    });
+    let devices = layout.ivshmem.iter().map(|device| blob::Device {
+        name: device.name.clone(),
+        bdf: device.bdf,
+        vendor: IVSHMEM_VENDOR,
+        device: IVSHMEM_DEVICE,
+        bars: (0..).zip(device.bars).take(if device.vectors > 0 { 2 } else { 1 }).collect(),
+        msix_vectors: device.vectors,
+    });
+    blob::System {
+        version: BLOB_VERSION,
+        name: layout.system.clone(),
+        servers: servers.collect(),
+        regions: regions.collect(),
+        notifications: manifest.notifications.iter().map(|n| n.get_ref().clone()).collect(),
+        devices: devices.collect(),
+    }
+}
