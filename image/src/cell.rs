@@ -88,12 +88,12 @@ struct Map {
 
 impl Map {
     fn give(&mut self, start: u64, size: u64, flags: MemoryFlags) {
-        let end = page_up(start.saturating_add(size)).unwrap_or(u64::MAX & !0xfff);
+        let end = page_up(start.saturating_add(size)).unwrap_or(!0xfff);
         self.given.push((start & !0xfff, end, flags));
     }
 
     fn take(&mut self, start: u64, size: u64) {
-        self.taken.push((start & !0xfff, page_up(start.saturating_add(size)).unwrap_or(u64::MAX & !0xfff)));
+        self.taken.push((start & !0xfff, page_up(start.saturating_add(size)).unwrap_or(!0xfff)));
     }
 
     fn regions(&self) -> Vec<Memory> {
@@ -132,6 +132,9 @@ fn memory_of(layout: &Layout, machine: &Machine, mmconfig: Option<(u64, u8)>) ->
     for function in &machine.functions {
         for bar in function.bars.iter().filter(|bar| bar.memory && bar.size > 0) {
             map.give(bar.address, bar.size, registers);
+        }
+        if let Some((address, size)) = function.rom {
+            map.give(address, size, MemoryFlags::READ);
         }
         if let Some(msix) = &function.msix {
             map.take(msix.address, msix.size.into());
