@@ -1,0 +1,629 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Processes, their slots (one a thread) and the calls in them.
+ *
+ * A slot is given out with a new generation each time, and only when the other side has consumed the GONE of the last one.
+ * Requests that name a stale generation are dropped. Whoever has an answer but no room in the ring waits; the consumer of
+ * the request ring never does: it stops taking requests instead.
+ */
+#include <linux/module.h>
+#include <linux/nospec.h>
+#include <linux/sched/signal.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+
+#include "shadow.h"
+
+static void slot_free(struct slot *slot)
+{
+	slot->state = SLOT_FREE;
+	slot->process = NULL;
+	slot->current_id = 0;
+	slot->count = 0;
+}
+
+void shadow_slots_init(u32 epoch)
+{
+	unsigned int i;
+
+	spin_lock(&shadow.lock);
+	for (i = 0; i < SLOTS; i++) {
+		struct slot *slot = &shadow.slots[i];
+
+		if (!epoch) {
+			init_waitqueue_head(&slot->wait);
+			INIT_LIST_HEAD(&slot->gone);
+		}
+		/* So that no identity of an earlier instance of this driver comes again. */
+		if (slot->state == SLOT_FREE && slot->generation < epoch << 16)
+			slot->generation = epoch << 16;
+	}
+	spin_unlock(&shadow.lock);
+}
+
+static unsigned int slot_number(const struct slot *slot)
+{
+	return slot - shadow.slots;
+}
+
+static struct slot *slot_take(struct shadow_process *process)
+{
+	unsigned int i;
+
+	for (i = 0; i < SLOTS; i++) {
+		struct slot *slot = &shadow.slots[(shadow.next_slot + i) % SLOTS];
+
+		if (slot->state == SLOT_GONE_SENT &&
+		    (s32)(READ_ONCE(shadow.rt->response_head) - slot->gone_index) > 0)
+			slot_free(slot);
+		if (slot->state != SLOT_FREE)
+			continue;
+		shadow.next_slot = (slot_number(slot) + 1) % SLOTS;
+		if (!++slot->generation)
+			slot->generation = 1;
+		slot->state = SLOT_ACTIVE;
+		slot->process = process;
+		slot->task = get_task_struct(current);
+		return slot;
+	}
+	return NULL;
+}
+
+/* The worker of this slot is no more: tell, or just free it if nobody is there to be told. */
+static void slot_release(struct slot *slot)
+{
+	put_task_struct(slot->task);
+	slot->task = NULL;
+	if (slot->process->dead || shadow.state != CRTOS_SHADOW_UP) {
+		slot_free(slot);
+		return;
+	}
+	slot->process = NULL;
+	slot->current_id = 0;
+	slot->count = 0;
+	slot->state = SLOT_GONE_WANTED;
+	list_add_tail(&slot->gone, &shadow.gone);
+}
+
+static void answer(const struct request *request, s64 value)
+{
+	struct response response = {
+		.id = request->id,
+		.kind = RESPONSE_RETURN,
+		.slot = request->slot,
+		.generation = request->generation,
+		.value = value,
+	};
+
+	shadow_send(&response);
+}
+
+/* Sends the answer owed and what GONE messages there is room for. Caller holds device (read); true: ring the doorbell. */
+bool shadow_flush(void)
+{
+	struct slot *slot;
+	bool sent = false;
+
+	spin_lock(&shadow.lock);
+	if (shadow.state == CRTOS_SHADOW_UP && shadow.owed.id && !shadow_ring_full()) {
+		answer(&shadow.owed, shadow.owed_value);
+		shadow.owed.id = 0;
+		sent = true;
+	}
+	while (shadow.state == CRTOS_SHADOW_UP && !list_empty(&shadow.gone) && !shadow_ring_full()) {
+		struct response response = { .kind = RESPONSE_GONE };
+
+		slot = list_first_entry(&shadow.gone, struct slot, gone);
+		list_del_init(&slot->gone);
+		response.slot = slot_number(slot);
+		response.generation = slot->generation;
+		slot->gone_index = shadow_send(&response);
+		slot->state = SLOT_GONE_SENT;
+		sent = true;
+	}
+	spin_unlock(&shadow.lock);
+	return sent;
+}
+
+/* The other side is gone with all that it knew: every wait ends. */
+void shadow_realm_down(void)
+{
+	struct shadow_process *process;
+	unsigned int i;
+
+	spin_lock(&shadow.lock);
+	shadow.state = CRTOS_SHADOW_DOWN;
+	shadow.owed.id = 0;
+	list_for_each_entry(process, &shadow.processes, list) {
+		process->dead = true;
+		wake_up_all(&process->control);
+	}
+	for (i = 0; i < SLOTS; i++) {
+		struct slot *slot = &shadow.slots[i];
+
+		if (slot->state == SLOT_GONE_WANTED)
+			list_del_init(&slot->gone);
+		if (slot->state == SLOT_GONE_WANTED || slot->state == SLOT_GONE_SENT)
+			slot_free(slot);
+		wake_up_all(&slot->wait);
+	}
+	spin_unlock(&shadow.lock);
+	wake_up_all(&shadow.room);
+}
+
+/* ---- requests ---- */
+
+/* The same when workers may have used up the room meanwhile: then the answer is owed, and goes out before the next request is taken. */
+static bool answer_or_owe(const struct request *request, s64 value)
+{
+	if (shadow_ring_full()) {
+		shadow.owed = *request;
+		shadow.owed_value = value;
+		return false;
+	}
+	answer(request, value);
+	return true;
+}
+
+static void interrupt_call(struct slot *slot)
+{
+	struct kernel_siginfo info;
+
+	clear_siginfo(&info);
+	info.si_signo = slot->process->cancel_signal;
+	info.si_code = SI_QUEUE;
+	info.si_int = (u32)slot->current_id;
+	if (send_sig_info(info.si_signo, &info, slot->task))
+		send_sig(info.si_signo, slot->task, 1);	/* no room for the details: it still interrupts */
+}
+
+/* False: answered at once with `value`. */
+static bool queue_call(struct slot *slot, const struct request *request, s64 *value)
+{
+	struct call *call;
+
+	if (slot->count + !!slot->current_id >= CALLS_PER_SLOT) {
+		*value = -EAGAIN;
+		return false;
+	}
+	call = &slot->calls[(slot->first + slot->count++) % CALLS_PER_SLOT];
+	call->id = request->id;
+	call->number = request->number;
+	memcpy(call->args, request->args, sizeof(call->args));
+	call->policy = request->policy;
+	call->priority = request->priority;
+	wake_up(&slot->wait);
+	return true;
+}
+
+/* True: the call waited still, and is answered. */
+static bool cancel_call(struct slot *slot, u64 id)
+{
+	unsigned int i;
+
+	if (!id)
+		return false;
+	if (slot->current_id == id) {
+		interrupt_call(slot);
+		return false;
+	}
+	for (i = 0; i < slot->count; i++)
+		if (slot->calls[(slot->first + i) % CALLS_PER_SLOT].id == id)
+			break;
+	if (i == slot->count)
+		return false;
+	for (; i + 1 < slot->count; i++)
+		slot->calls[(slot->first + i) % CALLS_PER_SLOT] = slot->calls[(slot->first + i + 1) % CALLS_PER_SLOT];
+	slot->count--;
+	return true;
+}
+
+static s64 take_pages(struct shadow_process *process, u64 start, u64 size)
+{
+	u64 end = start + size;
+
+	if (end <= start || start < WINDOW_START || end > WINDOW_END)
+		return -EINVAL;
+	shadow_pool_take(process, start >> PAGE_SHIFT, (end - 1) >> PAGE_SHIFT);
+	return 0;
+}
+
+bool shadow_request(const struct request *request)
+{
+	struct shadow_process *process;
+	struct request target = *request;
+	struct slot *slot;
+	bool bell = false, leader;
+	s64 value;
+
+	spin_lock(&shadow.lock);
+	if (shadow.owed.id || shadow_ring_full()) {
+		spin_unlock(&shadow.lock);
+		return false;
+	}
+	shadow.requests++;
+	if (request->slot >= SLOTS)
+		goto drop;
+	slot = &shadow.slots[array_index_nospec(request->slot, SLOTS)];
+	if (slot->generation != request->generation || slot->state != SLOT_ACTIVE)
+		goto drop;
+	process = slot->process;
+	leader = process->leader == slot_number(slot);
+
+	switch (request->kind) {
+	case REQUEST_CALL:
+		if (!request->id)
+			goto drop;
+		bell = !queue_call(slot, request, &value);
+		if (bell)
+			answer(request, value);
+		break;
+	case REQUEST_CANCEL:
+		target.id = request->args[0];
+		bell = cancel_call(slot, target.id);
+		if (bell)
+			answer(&target, -EINTR);
+		break;
+	case REQUEST_EXIT:
+		if (!leader || process->exited)
+			goto drop;
+		process->status = request->args[0];
+		process->exited = true;
+		wake_up_all(&process->control);
+		break;
+	case REQUEST_THREAD_EXIT:
+		if (leader)
+			goto drop;
+		slot->state = SLOT_ENDING;
+		slot->count = 0;
+		if (slot->current_id)
+			interrupt_call(slot);
+		wake_up(&slot->wait);
+		break;
+	case REQUEST_UNMAP:
+		if (!leader || !request->id)
+			goto drop;
+		kref_get(&process->ref);
+		spin_unlock(&shadow.lock);
+		value = take_pages(process, request->args[0], request->args[1]);
+		shadow_process_put(process);
+		spin_lock(&shadow.lock);
+		bell = answer_or_owe(request, value);
+		break;
+	default:
+		goto drop;
+	}
+	spin_unlock(&shadow.lock);
+	if (bell)
+		shadow_doorbell();
+	return true;
+
+drop:
+	shadow.dropped++;
+	spin_unlock(&shadow.lock);
+	return true;
+}
+
+/* ---- processes ---- */
+
+struct shadow_process *shadow_process_new(void)
+{
+	struct shadow_process *process = kzalloc(sizeof(*process), GFP_KERNEL);
+
+	if (!process)
+		return ERR_PTR(-ENOMEM);
+	process->inode = shadow_pool_inode();
+	if (IS_ERR(process->inode)) {
+		void *error = process->inode;
+
+		kfree(process);
+		return error;
+	}
+	kref_init(&process->ref);
+	init_rwsem(&process->sem);
+	xa_init(&process->pages);
+	init_waitqueue_head(&process->control);
+	process->leader = -1;
+	spin_lock(&shadow.lock);
+	list_add_tail(&process->list, &shadow.processes);
+	spin_unlock(&shadow.lock);
+	return process;
+}
+
+static void process_free(struct kref *ref)
+{
+	struct shadow_process *process = container_of(ref, struct shadow_process, ref);
+
+	iput(process->inode);
+	xa_destroy(&process->pages);
+	kfree(process);
+}
+
+void shadow_process_put(struct shadow_process *process)
+{
+	kref_put(&process->ref, process_free);
+}
+
+/* The file is closed: no window, no worker of it is left. */
+void shadow_process_release(struct shadow_process *process)
+{
+	unsigned int i;
+	bool bell;
+
+	shadow_pool_take_all(process);
+
+	down_read(&shadow.device);
+	spin_lock(&shadow.lock);
+	list_del(&process->list);
+	for (i = 0; i < SLOTS; i++)
+		if (shadow.slots[i].process == process && i != process->leader)
+			slot_release(&shadow.slots[i]);
+	if (process->leader >= 0)
+		slot_release(&shadow.slots[process->leader]);	/* last: it stands for the whole process */
+	spin_unlock(&shadow.lock);
+	bell = shadow.pdev && shadow_flush();
+	if (bell)
+		shadow_doorbell();
+	up_read(&shadow.device);
+	shadow_process_put(process);
+}
+
+/* ---- what workers ask ---- */
+
+/*
+ * Takes device (read) and lock with room in the response ring and `process` alive, or gives an error with neither held.
+ * A process that has not attached yet is alive as long as the other side is.
+ */
+static long lock_with_room(struct shadow_process *process)
+{
+	for (;;) {
+		long err = 0;
+
+		down_read(&shadow.device);
+		spin_lock(&shadow.lock);
+		if (process->dead && process->leader >= 0)
+			err = -EIO;
+		else if (shadow.state == CRTOS_SHADOW_ABSENT)
+			err = -ENODEV;
+		else if (shadow.state == CRTOS_SHADOW_DOWN)
+			err = -ENOTCONN;
+		else if (!shadow_ring_full())
+			return 0;
+		spin_unlock(&shadow.lock);
+		up_read(&shadow.device);
+		if (err)
+			return err;
+		/* The tick looks for room while somebody waits for it, as nobody rings when responses are consumed. */
+		err = wait_event_interruptible_timeout(shadow.room, false, msecs_to_jiffies(20) + 1);
+		if (err < 0)
+			return -EINTR;
+	}
+}
+
+static void unlock_with_doorbell(bool bell)
+{
+	spin_unlock(&shadow.lock);
+	if (bell)
+		shadow_doorbell();
+	up_read(&shadow.device);
+}
+
+long shadow_attach(struct shadow_process *process, struct crtos_shadow_attach *arg)
+{
+	struct slot *slot = NULL;
+	long err;
+
+	if (!valid_signal(arg->cancel_signal) || !arg->cancel_signal)
+		return -EINVAL;
+	err = lock_with_room(process);
+	if (err)
+		return err;
+	if (process->leader >= 0)
+		err = -EBUSY;
+	else if (READ_ONCE(process->lost))
+		err = -ENODEV;	/* opened for a device that is gone */
+	else
+		slot = slot_take(process);
+	if (slot) {
+		struct response response = {
+			.kind = RESPONSE_START,
+			.slot = slot_number(slot),
+			.generation = slot->generation,
+			.pid = task_tgid_vnr(current),
+			.value = arg->argument_bytes,
+			.policy = arg->policy,
+			.priority = arg->priority,
+		};
+
+		process->dead = false;
+		process->leader = slot_number(slot);
+		process->generation = slot->generation;
+		process->tgid = current->tgid;
+		process->cancel_signal = arg->cancel_signal;
+		arg->slot = slot_number(slot);
+		arg->generation = slot->generation;
+		shadow_send(&response);
+	} else if (!err) {
+		err = -EUSERS;
+	}
+	unlock_with_doorbell(!err);
+	return err;
+}
+
+static bool attached_here(const struct shadow_process *process)
+{
+	return process->leader >= 0 && process->tgid == current->tgid;
+}
+
+long shadow_attach_thread(struct shadow_process *process, struct crtos_shadow_thread *arg)
+{
+	struct slot *slot;
+	long err = lock_with_room(process);
+
+	if (err)
+		return err;
+	if (!attached_here(process)) {
+		err = -EINVAL;
+	} else {
+		slot = slot_take(process);
+		if (slot) {
+			arg->slot = slot_number(slot);
+			arg->generation = slot->generation;
+		} else {
+			err = -EUSERS;
+		}
+	}
+	unlock_with_doorbell(false);
+	return err;
+}
+
+/* Answers the call in execution; once: a repetition finds no such call and does nothing. */
+static long reply(struct shadow_process *process, struct slot *slot, const struct crtos_shadow_call *arg)
+{
+	bool bell = false;
+	long err = lock_with_room(process);
+
+	if (err)
+		return err;
+	if (slot->process == process && slot->task == current && slot->current_id == arg->id) {
+		struct response response = {
+			.id = arg->id,
+			.kind = RESPONSE_RETURN,
+			.slot = arg->slot,
+			.generation = slot->generation,
+			.value = arg->value,
+			.new_slot = arg->new_slot,
+			.new_generation = arg->new_generation,
+		};
+
+		if (slot->state == SLOT_ACTIVE) {
+			shadow_send(&response);
+			bell = true;
+		}
+		slot->current_id = 0;
+	}
+	unlock_with_doorbell(bell);
+	return 0;
+}
+
+/* 1: nothing for this worker yet. */
+static long next_call(struct shadow_process *process, struct slot *slot, struct crtos_shadow_call *arg)
+{
+	const struct call *call;
+	long err = 0;
+
+	spin_lock(&shadow.lock);
+	if (slot->process != process || slot->task != current) {
+		err = -EBADF;
+	} else if (process->dead) {
+		err = -EIO;
+	} else if (slot->state == SLOT_ENDING) {
+		slot_release(slot);
+		err = -ESHUTDOWN;
+	} else if (slot->current_id) {
+		err = -EINVAL;	/* it has not answered the last one */
+	} else if (!slot->count || process->exited) {
+		err = 1;
+	} else {
+		call = &slot->calls[slot->first];
+		slot->first = (slot->first + 1) % CALLS_PER_SLOT;
+		slot->count--;
+		slot->current_id = call->id;
+		arg->id = call->id;
+		arg->number = call->number;
+		memcpy(arg->args, call->args, sizeof(arg->args));
+		arg->policy = call->policy;
+		arg->priority = call->priority;
+	}
+	spin_unlock(&shadow.lock);
+	return err;
+}
+
+long shadow_call(struct shadow_process *process, struct crtos_shadow_call *arg)
+{
+	struct slot *slot;
+	long result;
+
+	if (arg->slot >= SLOTS)
+		return -EBADF;
+	slot = &shadow.slots[array_index_nospec(arg->slot, SLOTS)];
+	if (arg->flags & CRTOS_SHADOW_REPLY) {
+		result = reply(process, slot, arg);
+		if (result)
+			return result;
+	}
+	if (wait_event_interruptible(slot->wait, (result = next_call(process, slot, arg)) != 1))
+		return -EINTR;
+	if (result == -ESHUTDOWN)
+		shadow_kick();
+	return result;
+}
+
+long shadow_control(struct shadow_process *process, s32 *status)
+{
+	if (wait_event_interruptible(process->control, READ_ONCE(process->exited) || READ_ONCE(process->dead)))
+		return -EINTR;
+	if (!smp_load_acquire(&process->exited))
+		return -EIO;
+	*status = process->status;
+	return 0;
+}
+
+long shadow_signal(struct shadow_process *process, const struct crtos_shadow_signal *arg)
+{
+	long err;
+
+	if (!valid_signal(arg->signo) || !arg->signo)
+		return -EINVAL;
+	err = lock_with_room(process);
+	if (err)
+		return err;
+	if (attached_here(process)) {
+		struct response response = {
+			.kind = RESPONSE_SIGNAL,
+			.slot = process->leader,
+			.generation = process->generation,
+			.pid = arg->pid,
+			.value = arg->signo,
+			.code = arg->code,
+		};
+
+		shadow_send(&response);
+	} else {
+		err = -EINVAL;
+	}
+	unlock_with_doorbell(!err);
+	return err;
+}
+
+void shadow_status(struct crtos_shadow_status *status)
+{
+	struct shadow_process *process;
+	unsigned int i;
+
+	memset(status, 0, sizeof(*status));
+	down_read(&shadow.device);
+	spin_lock(&shadow.lock);
+	status->state = shadow.state;
+	for (i = 0; i < SLOTS; i++) {
+		struct slot *slot = &shadow.slots[i];
+
+		if (slot->state == SLOT_GONE_SENT && shadow.pdev &&
+		    (s32)(READ_ONCE(shadow.rt->response_head) - slot->gone_index) > 0)
+			slot_free(slot);
+		status->slots += slot->state != SLOT_FREE;
+	}
+	list_for_each_entry(process, &shadow.processes, list)
+		status->processes += process->leader >= 0;
+	status->requests = shadow.requests;
+	status->responses = shadow.responses;
+	status->dropped = shadow.dropped;
+	spin_unlock(&shadow.lock);
+	if (shadow.pdev) {
+		status->epoch = shadow.own->epoch;
+		status->section_size = shadow.section_size;
+		status->silent_ms = shadow_silent_ms();
+	}
+	shadow_pool_count(status);
+	up_read(&shadow.device);
+}
