@@ -14,7 +14,8 @@ pub const ERROR: u64 = 1;
 pub const SUBMIT: u64 = 1;
 /// Fetch events. Answer: events of [`EVENT_WORDS`] words each, at most [`MAX_EVENTS`]; fewer than that many: no more for now.
 pub const COLLECT: u64 = 2;
-/// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first).
+/// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first);
+/// right before that answer, an [`EVENT_INTERRUPTED`] event is announced. Error ESRCH: the thread is in no forwarded call.
 pub const CANCEL: u64 = 3;
 /// The thread of a slot is no more: drop what is in flight for it. Words: 0 slot | generation << 32.
 pub const FORGET: u64 = 4;
@@ -37,3 +38,6 @@ pub const EVENT_SIGNAL: u64 = 3;
 pub const EVENT_GONE: u64 = 4;
 /// Linux was restarted (its epoch changed) or went away: all that was in flight ended with EIO.
 pub const EVENT_RESET: u64 = 5;
+/// A call that [`CANCEL`] asked to interrupt is being answered. Queued and announced before the answer, so that the client,
+/// more urgent than any application, can deliver a signal before the thread goes on.
+pub const EVENT_INTERRUPTED: u64 = 6;
