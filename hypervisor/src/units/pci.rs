@@ -1,0 +1,244 @@
+//! PCI configuration space: which function a cell sees, and what it may change.
+//!
+//! Pure logic. An access comes in as a [`ConfigAddress`] (decoded from ports 0xcf8..0xd00 by [`AddressPort`] or
+//! from the memory-mapped window by [`Mmconfig`]), and the answer says what to do with it: a value, the same
+//! access to the machine, or nothing.
+//!
+//! Rules
+//! * A physical function belongs to the non-root cell whose configuration names it, and otherwise to the root
+//!   cell. Nobody else sees it: it reads all-ones.
+//! * The root cell may do what it likes to its functions: it runs on the bare machine's behalf. A shared memory
+//!   function hides a physical one at the same address.
+//! * Other cells see their BARs as if they could move them (nothing moves), change what the header allows,
+//!   and write those capabilities that the configuration flags. An interrupt message becomes effective only after
+//!   the caller has found its target among the cell's CPUs.
+
+mod address;
+mod function;
+#[cfg(test)]
+mod tests;
+
+use arrayvec::ArrayVec;
+use hypervisor_abi::config::{CellConfig, PciKind};
+
+use super::ivshmem::{self, Links, PeerSetup, SetupError};
+
+pub use address::{ADDRESS_PORT, AddressPort, ConfigAddress, DATA_PORT, Mmconfig, PortAccess};
+pub use function::{MAX_CAPS, Message};
+
+use function::Function;
+
+/// Most physical functions in non-root cells.
+pub const MAX_FUNCTIONS: usize = 32;
+/// Id of the root cell.
+pub const ROOT_CELL: u32 = 0;
+
+/// What a read gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// This value, cut to the size of the access.
+    Value(u32),
+    /// What the machine gives.
+    PassThrough,
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// All is done.
+    Done,
+    /// Make the same access to the machine.
+    PassThrough,
+    /// Replace only the bits in `mask` (counted from the address of the access) on the machine.
+    Masked {
+        /// Bits that the cell may change.
+        mask: u32,
+    },
+    /// If the message is one that the cell may send (its target among the cell's CPUs), make the same access to the
+    /// machine; otherwise it is a violation.
+    Checked(Message),
+    /// The cell may not do this; the machine is left alone.
+    Deny,
+}
+
+/// An access to the machine's configuration space that hands a function over in a defined state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quiesce {
+    /// Where.
+    pub address: ConfigAddress,
+    /// Bits to replace.
+    pub mask: u32,
+    /// Their value.
+    pub value: u32,
+}
+
+/// Why a cell's functions cannot be given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssignError {
+    /// Too many physical functions.
+    NoSpace,
+    /// A capability array beyond the configuration, or too many capabilities.
+    Capabilities,
+    /// Another non-root cell has the function.
+    Busy,
+    /// A shared memory function's record is wrong.
+    Setup(SetupError),
+    /// A shared memory function cannot join its link.
+    Attach(ivshmem::AttachError),
+}
+
+/// Configuration space of all cells.
+#[derive(Debug, Default)]
+pub struct ConfigSpace {
+    /// Shared memory functions.
+    pub links: Links,
+    functions: ArrayVec<Function, MAX_FUNCTIONS>,
+}
+
+impl ConfigSpace {
+    /// Without any cell.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            links: Links::new(),
+            functions: ArrayVec::new_const(),
+        }
+    }
+
+    /// Gives a new cell its functions. `read` reads the machine's configuration space, `quiesce` writes it.
+    /// On an error the cell has none.
+    pub fn attach_cell(
+        &mut self,
+        cell_id: u32,
+        cell: &CellConfig<'_>,
+        read: &mut impl FnMut(ConfigAddress) -> u32,
+        quiesce: &mut impl FnMut(Quiesce),
+        actions: &mut impl FnMut(ivshmem::Action),
+    ) -> Result<(), AssignError> {
+        let result = self.try_attach(cell_id, cell, read, quiesce, actions);
+        if result.is_err() {
+            self.detach_cell(cell_id, quiesce, actions);
+        }
+        result
+    }
+
+    fn try_attach(
+        &mut self,
+        cell_id: u32,
+        cell: &CellConfig<'_>,
+        read: &mut impl FnMut(ConfigAddress) -> u32,
+        quiesce: &mut impl FnMut(Quiesce),
+        actions: &mut impl FnMut(ivshmem::Action),
+    ) -> Result<(), AssignError> {
+        for device in cell.pci_devices() {
+            match device.kind() {
+                Some(PciKind::Ivshmem) => {
+                    let setup = PeerSetup::from_config(cell_id, cell, device)
+                        .map_err(AssignError::Setup)?;
+                    self.links
+                        .attach(&setup, actions)
+                        .map_err(AssignError::Attach)?;
+                }
+                // The root cell's functions are all those that nobody else has.
+                _ if cell_id == ROOT_CELL => {}
+                _ => {
+                    if self
+                        .functions
+                        .iter()
+                        .any(|other| other.bdf() == device.bdf())
+                    {
+                        return Err(AssignError::Busy);
+                    }
+                    let caps = cell
+                        .pci_caps()
+                        .get(device.caps_range())
+                        .ok_or(AssignError::Capabilities)?;
+                    let function = Function::new(cell_id, device, caps, read)
+                        .ok_or(AssignError::Capabilities)?;
+                    function.quiesce(quiesce);
+                    self.functions
+                        .try_push(function)
+                        .map_err(|_| AssignError::NoSpace)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a cell's functions away: shared memory functions leave their links, physical ones go back to the
+    /// root cell, silenced.
+    pub fn detach_cell(
+        &mut self,
+        cell_id: u32,
+        quiesce: &mut impl FnMut(Quiesce),
+        actions: &mut impl FnMut(ivshmem::Action),
+    ) {
+        self.links.detach_cell(cell_id, actions);
+        self.functions.retain(|function| {
+            let stays = function.owner() != cell_id;
+            if !stays {
+                function.quiesce(quiesce);
+            }
+            stays
+        });
+    }
+
+    /// Resets a cell's functions before it starts.
+    pub fn reset_cell(
+        &mut self,
+        cell_id: u32,
+        read: &mut impl FnMut(ConfigAddress) -> u32,
+        quiesce: &mut impl FnMut(Quiesce),
+        actions: &mut impl FnMut(ivshmem::Action),
+    ) {
+        self.links.reset_cell(cell_id, actions);
+        for function in self
+            .functions
+            .iter_mut()
+            .filter(|function| function.owner() == cell_id)
+        {
+            function.quiesce(quiesce);
+            function.reset(read);
+        }
+    }
+
+    /// A cell reads configuration space.
+    pub fn read(&mut self, cell_id: u32, at: ConfigAddress) -> Read {
+        if let Some((link, peer)) = self.links.function(cell_id, at.bdf) {
+            return Read::Value(link.config_read(peer, at.offset, at.size));
+        }
+        match self
+            .functions
+            .iter()
+            .find(|function| function.bdf() == at.bdf)
+        {
+            Some(function) if function.owner() == cell_id => function.read(at),
+            None if cell_id == ROOT_CELL => Read::PassThrough,
+            _ => Read::Value(at.ones()),
+        }
+    }
+
+    /// A cell writes configuration space.
+    pub fn write(
+        &mut self,
+        cell_id: u32,
+        at: ConfigAddress,
+        value: u32,
+        actions: &mut impl FnMut(ivshmem::Action),
+    ) -> Write {
+        if let Some((link, peer)) = self.links.function(cell_id, at.bdf) {
+            link.config_write(peer, at.offset, at.size, value, actions);
+            return Write::Done;
+        }
+        match self
+            .functions
+            .iter_mut()
+            .find(|function| function.bdf() == at.bdf)
+        {
+            Some(function) if function.owner() == cell_id => function.write(at, value),
+            None if cell_id == ROOT_CELL => Write::PassThrough,
+            // Probing for devices that are not there is no violation.
+            _ => Write::Done,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A physical function in a non-root cell.
+
+use arrayvec::ArrayVec;
+use hypervisor_abi::config::{PciCapability, PciDevice, PciKind};
+
+use super::address::ConfigAddress;
+use super::{Quiesce, Read, Write};
+
+/// Most capabilities of one function.
+pub const MAX_CAPS: usize = 24;
+
+const COMMAND: u16 = 0x04;
+const BIST: u16 = 0x0c;
+const BARS: u16 = 0x10;
+const INTERRUPT: u16 = 0x3c;
+const HEADER_END: u16 = 0x40;
+const COMMAND_INTX_OFF: u32 = 0x400;
+
+const CAP_MSI: u16 = 0x05;
+const CAP_MSIX: u16 = 0x11;
+/// Message control of MSI: enable.
+const MSI_ENABLE: u32 = 1 << 16;
+/// Message control of MSI: 64-bit address.
+const MSI_64: u32 = 1 << 23;
+/// Message control of MSI: number of vectors in use, as a power of two.
+const MSI_COUNT_SHIFT: u32 = 20;
+/// Message control of MSI-X: enable.
+const MSIX_ENABLE: u32 = 1 << 31;
+/// Message control of MSI-X: enable and mask all, the bits that can be written.
+const MSIX_CONTROL: u32 = 0xc000_0000;
+
+/// An interrupt message that a function is told to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Address.
+    pub address: u64,
+    /// Data; the low bits stand for the vector's number if there are several.
+    pub data: u32,
+    /// Number of consecutive vectors.
+    pub vectors: u8,
+}
+
+/// A physical function in a non-root cell.
+#[derive(Clone, Debug)]
+pub(super) struct Function {
+    owner: u32,
+    device: PciDevice,
+    caps: ArrayVec<PciCapability, MAX_CAPS>,
+    /// BARs as the cell sees them.
+    bars: [u32; 6],
+    /// The MSI capability as the cell wrote it: control, address, address or data, data.
+    msi: [u32; 4],
+}
+
+impl Function {
+    /// A function with its capabilities; `None` if they are too many.
+    pub(super) fn new(
+        owner: u32,
+        device: &PciDevice,
+        caps: &[PciCapability],
+        read: &mut impl FnMut(ConfigAddress) -> u32,
+    ) -> Option<Self> {
+        let caps = caps.iter().copied().collect::<ArrayVec<_, MAX_CAPS>>();
+        if caps.len() != usize::from(device.num_caps.get()) {
+            return None;
+        }
+        let mut function = Self {
+            owner,
+            device: *device,
+            caps,
+            bars: [0; 6],
+            msi: [0; 4],
+        };
+        function.reset(read);
+        Some(function)
+    }
+
+    pub(super) fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    pub(super) fn bdf(&self) -> u16 {
+        self.device.bdf()
+    }
+
+    fn bar_count(&self) -> u16 {
+        if self.device.kind() == Some(PciKind::Bridge) {
+            2
+        } else {
+            6
+        }
+    }
+
+    fn bar(&self, dword: u16) -> Option<usize> {
+        let bars = BARS..BARS + 4 * self.bar_count();
+        bars.contains(&dword)
+            .then(|| usize::from((dword - BARS) / 4))
+    }
+
+    fn cap(&self, id: u16) -> Option<&PciCapability> {
+        self.caps.iter().find(|cap| cap.id.get() == id)
+    }
+
+    /// Takes over what the machine says of BARs and MSI.
+    pub(super) fn reset(&mut self, read: &mut impl FnMut(ConfigAddress) -> u32) {
+        let bdf = self.bdf();
+        for n in 0..self.bar_count() {
+            self.bars[usize::from(n)] = read(ConfigAddress::dword(bdf, BARS + 4 * n));
+        }
+        if let Some(start) = self.cap(CAP_MSI).map(|cap| cap.start.get()) {
+            for n in 0..4 {
+                self.msi[usize::from(n)] =
+                    read(ConfigAddress::dword(bdf, start.wrapping_add(4 * n)));
+            }
+        }
+    }
+
+    /// Silences the function: no interrupts of any kind, no bus mastering, no decoding.
+    pub(super) fn quiesce(&self, write: &mut impl FnMut(Quiesce)) {
+        let bdf = self.bdf();
+        let mut put = |offset, mask, value| {
+            write(Quiesce {
+                address: ConfigAddress::dword(bdf, offset),
+                mask,
+                value,
+            });
+        };
+        put(COMMAND, 0xffff, COMMAND_INTX_OFF);
+        for (id, enable) in [(CAP_MSI, MSI_ENABLE), (CAP_MSIX, MSIX_ENABLE)] {
+            if let Some(cap) = self.cap(id) {
+                put(cap.start.get(), enable, 0);
+            }
+        }
+    }
+
+    pub(super) fn read(&self, at: ConfigAddress) -> Read {
+        match self.bar(at.dword_offset()) {
+            Some(bar) => Read::Value(self.bars[bar] >> at.shift() & at.ones()),
+            None => Read::PassThrough,
+        }
+    }
+
+    pub(super) fn write(&mut self, at: ConfigAddress, value: u32) -> Write {
+        let dword = at.dword_offset();
+        if dword < HEADER_END {
+            return self.write_header(at, value);
+        }
+        let Some(cap) = self
+            .caps
+            .iter()
+            .find(|cap| cap.contains(at.offset))
+            .copied()
+        else {
+            return Write::Deny;
+        };
+        let last = at.offset + u16::from(at.size) - 1;
+        if !cap.contains(last) {
+            return Write::Deny;
+        }
+        match cap.id.get() {
+            CAP_MSI if cap.start.get().is_multiple_of(4) => self.write_msi(&cap, at, value),
+            // Only the control word; the table is in memory, and checked there.
+            CAP_MSIX if cap.start.get() == dword => allow(MSIX_CONTROL, at),
+            CAP_MSI | CAP_MSIX => Write::Deny,
+            _ if cap.writable() => Write::PassThrough,
+            _ => Write::Deny,
+        }
+    }
+
+    fn write_header(&mut self, at: ConfigAddress, value: u32) -> Write {
+        let dword = at.dword_offset();
+        if let Some(bar) = self.bar(dword) {
+            let mask = self.device.bar_mask[bar].get() & at.ones() << at.shift();
+            self.bars[bar] = self.bars[bar] & !mask | value << at.shift() & mask;
+            return Write::Done;
+        }
+        let bridge = self.device.kind() == Some(PciKind::Bridge);
+        match dword {
+            COMMAND => Write::PassThrough,
+            BIST => allow(0xff00_0000, at),
+            INTERRUPT if bridge => allow(0xffff_00ff, at),
+            INTERRUPT => allow(0x0000_00ff, at),
+            _ => Write::Deny,
+        }
+    }
+
+    /// MSI: the registers are followed, so that whenever MSI is on the message in force is one that was checked.
+    fn write_msi(&mut self, cap: &PciCapability, at: ConfigAddress, value: u32) -> Write {
+        let Some(shadow) = self
+            .msi
+            .get_mut(usize::from((at.dword_offset() - cap.start.get()) / 4))
+        else {
+            // Mask and pending bits.
+            return Write::PassThrough;
+        };
+        let bits = at.ones() << at.shift();
+        let before = *shadow;
+        *shadow = *shadow & !bits | value << at.shift() & bits;
+        // The layout is the device's, not the cell's: only enable and count can be written in the first dword.
+        self.msi[0] = self.msi_layout(cap, before, at);
+        if self.msi[0] & MSI_ENABLE == 0 {
+            return Write::PassThrough;
+        }
+        Write::Checked(self.message())
+    }
+
+    fn msi_layout(&self, cap: &PciCapability, before: u32, at: ConfigAddress) -> u32 {
+        let writable = MSI_ENABLE | 7 << MSI_COUNT_SHIFT;
+        match at.dword_offset() == cap.start.get() {
+            true => before & !writable | self.msi[0] & writable,
+            false => self.msi[0],
+        }
+    }
+
+    fn message(&self) -> Message {
+        let [control, low, high, _] = self.msi;
+        let wide = control & MSI_64 != 0;
+        let data = if wide { self.msi[3] } else { high } & 0xffff;
+        let high = if wide { high } else { 0 };
+        let count = (control >> MSI_COUNT_SHIFT & 7).min(5);
+        Message {
+            address: u64::from(high) << 32 | u64::from(low),
+            data,
+            vectors: 1 << count,
+        }
+    }
+}
+
+/// Lets a write through to the bits in `mask` of the dword.
+fn allow(mask: u32, at: ConfigAddress) -> Write {
+    let mask = mask >> at.shift() & at.ones();
+    match mask {
+        0 => Write::Deny,
+        _ if mask == at.ones() => Write::PassThrough,
+        _ => Write::Masked { mask },
+    }
+}
