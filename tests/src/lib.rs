@@ -1,12 +1,21 @@
-//! The QEMU harness: builds a machine, boots it, runs commands in it, and ends it.
+//! The QEMU harness and the suites that need a machine.
 //!
-//! * [`machine`] says what the machine is; [`vm`] is a running one.
+//! * [`machine`] says what a machine is; [`vm`] is a running one; [`standalone`] boots the
+//!   real-time image without Linux.
 //! * The agent (`src/bin/agent`) is the machine's init program; [`wire`] is what it is told.
-//! * Nothing here installs or downloads anything: kernels and QEMU are given by the caller.
+//! * [`suite`] is what a test looks like, [`suites`] are the tests.
+//!
+//! Nothing here installs, downloads or builds anything: kernels, images and QEMU are given by the
+//! caller, who fills [`suite::Builder`].
 
 pub mod cpio;
+pub mod cyclictest;
 pub mod initramfs;
 pub mod machine;
 pub mod process;
+pub mod realm;
+pub mod standalone;
+pub mod suite;
+pub mod suites;
 pub mod vm;
 pub mod wire;

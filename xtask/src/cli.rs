@@ -4,10 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tests::suite::Flavour;
 
-/// Real-time Linux programs beside Linux: build, try, test and measure.
+/// Stock Linux programs in a real-time realm beside Linux: build it, try it, test it, measure it.
+///
+/// All of it runs in QEMU, in software emulation. What is missing on this machine is installed, after saying so.
 #[derive(Parser)]
-#[command(name = "x", disable_help_subcommand = false)]
+#[command(name = "x", bin_name = "./x")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -17,17 +20,41 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand)]
 pub enum Verb {
-    /// Boot the machine with hypervisor and sRTOS cell, and run a script or a shell in its Linux.
+    /// Show the main job: stock Debian programs run in the real-time realm, beside the Linux they came from.
+    Demo(Demo),
+    /// Test everything: unit tests, lints, and the suites that boot machines.
+    Test(Test),
+    /// Run a command in the real-time realm, with this terminal's input, output, environment and directory.
+    Run(Run),
+    /// Boot the machine with the real-time realm up, and run a script or a shell in its Linux.
     Vm(Vm),
+    /// Boot the real-time image alone, without Linux and hypervisor.
+    Srtos(Srtos),
+    /// Measure.
+    Bench(Bench),
+    /// Work with images and manifests (what `crtos image` does).
+    #[command(disable_help_flag = true)]
+    Image(Image),
+    /// Build everything.
+    Build(Build),
 }
 
-/// Which kernel Linux runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Flavour {
-    /// Debian's PREEMPT_RT kernel.
+/// Which of Debian's kernels Linux runs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KernelOption {
+    /// The PREEMPT_RT kernel.
     Rt,
-    /// Debian's stock kernel.
+    /// The stock kernel.
     Stock,
+}
+
+impl From<KernelOption> for Flavour {
+    fn from(option: KernelOption) -> Self {
+        match option {
+            KernelOption::Rt => Self::Rt,
+            KernelOption::Stock => Self::Stock,
+        }
+    }
 }
 
 /// What every command that boots Linux takes.
@@ -35,10 +62,13 @@ pub enum Flavour {
 pub struct MachineOptions {
     /// Debian's kernel to boot.
     #[arg(long, value_enum, default_value = "rt")]
-    pub kernel: Flavour,
-    /// Number of CPUs.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(2..=32))]
+    pub kernel: KernelOption,
+    /// Number of CPUs; the realm gets the highest.
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32))]
     pub smp: u32,
+    /// The image: a file, or the name of one that ships (in image/manifests/).
+    #[arg(long, default_value = "default", value_name = "M")]
+    pub manifest: String,
     /// Boot plain Linux: no hypervisor, no cell.
     #[arg(long, hide = true)]
     pub plain: bool,
@@ -52,7 +82,7 @@ pub struct MachineOptions {
     #[arg(long, hide = true, value_name = "FROM:TO[:MODE]")]
     pub file: Vec<String>,
     /// Give up after this many seconds.
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, value_name = "SECONDS")]
     pub timeout: Option<u64>,
 }
 
@@ -60,9 +90,95 @@ pub struct MachineOptions {
 #[derive(Args)]
 pub struct Vm {
     /// Run this file as root; its output and exit status are the caller's. A shell without it.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub script: Option<PathBuf>,
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// `./x run`
+#[derive(Args)]
+pub struct Run {
+    /// Real-time priority of the program.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub prio: Option<u32>,
+    /// Scheduling policy of the program.
+    #[arg(long, value_name = "POLICY", value_parser = ["fifo", "rr"])]
+    pub policy: Option<String>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// The command and its arguments.
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub command: Vec<OsString>,
+}
+
+/// `./x demo`
+#[derive(Args)]
+pub struct Demo {
+    /// Debian's kernel to boot.
+    #[arg(long, value_enum, default_value = "rt")]
+    pub kernel: KernelOption,
+}
+
+/// `./x test`
+#[derive(Args)]
+pub struct Test {
+    /// Also the long versions of the suites.
+    #[arg(long)]
+    pub long: bool,
+    /// Only list what there is.
+    #[arg(long)]
+    pub list: bool,
+    /// Only tests with one of these in their name.
+    pub filter: Vec<String>,
+}
+
+/// `./x srtos`
+#[derive(Args)]
+pub struct Srtos {
+    /// The image: a file, or the name of one that ships (in image/manifests/).
+    #[arg(long, default_value = "default", value_name = "M")]
+    pub manifest: String,
+    /// Switch off after this many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Further QEMU argument (repeatable).
+    #[arg(long, hide = true, allow_hyphen_values = true)]
+    pub qemu: Vec<OsString>,
+}
+
+/// `./x bench`
+#[derive(Args)]
+pub struct Bench {
+    /// Only this group.
+    pub group: Option<String>,
+    /// One JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+    /// Fail if a promised figure is missed.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `./x image`
+#[derive(Args)]
+pub struct Image {
+    /// Handed to `crtos image`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<OsString>,
+}
+
+/// `./x build`
+#[derive(Args)]
+pub struct Build {
+    /// The image: a file, or the name of one that ships (in image/manifests/).
+    #[arg(long, default_value = "default", value_name = "M")]
+    pub manifest: String,
 }

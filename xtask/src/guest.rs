@@ -1,4 +1,5 @@
-//! The machine of this project: boots it, and runs commands in it as the caller would.
+//! The machine of this project: boots it, brings the real-time realm up in it, and runs commands in
+//! it as the caller would.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,29 +10,68 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tests::machine::{Kernel, Machine};
-use tests::vm::{NotStarted, Streams, Vm};
+use tests::realm::{BRING_UP, Step};
+use tests::suite::{Flavour, environment};
+use tests::vm::{NotStarted, Output, Streams, Vm};
 use tests::{initramfs, wire};
 
 use crate::cli::MachineOptions;
 use crate::terminal::{self, RawTerminal};
 use crate::tree::{Tree, say};
-use crate::{run, setup};
+use crate::{build, run, setup};
 
-/// Memory kept from Linux for the hypervisor and the sRTOS cell.
+/// Memory kept from Linux for the hypervisor and the sRTOS cell; image/manifests/ says what for.
 const RESERVED: &str = "memmap=352M$0x50000000";
 /// Booting takes 10 s; a machine shared with other work may be many times slower.
 const BOOT_LIMIT: Duration = Duration::from_secs(300);
+const STEP_LIMIT: Duration = Duration::from_secs(120);
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(60);
 
-/// The machine that the options ask for, not yet booted.
-pub fn machine(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Machine> {
+/// What kind of machine.
+pub struct Kind {
+    /// Its name in the logs.
+    pub name: String,
+    /// Linux.
+    pub flavour: Flavour,
+    /// The image whose files it gets; none for plain Linux.
+    pub manifest: Option<PathBuf>,
+    /// Whether memory is reserved for hypervisor and cell.
+    pub reserved: bool,
+}
+
+/// Such a machine, everything for it built, not yet booted.
+pub fn machine(tree: &Tree, kind: &Kind) -> Result<Machine> {
     setup::base()?;
-    let kernel = setup::kernel::get(tree, options.kernel)?;
+    let kernel = setup::kernel::get(tree, kind.flavour)?;
     let initramfs = initramfs(tree, &kernel)?;
-    let mut machine = Machine::new(kernel, initramfs, tree.new_log_directory(name)?);
+    let mut machine = Machine::new(kernel, initramfs, tree.new_log_directory(&kind.name)?);
+    if kind.reserved {
+        machine.kernel_options.push(RESERVED.to_owned());
+    }
+    if let Some(manifest) = &kind.manifest {
+        machine.files = build::product(tree, &machine.kernel, kind.flavour.name(), manifest)?;
+    }
+    Ok(machine)
+}
+
+/// The machine that the options ask for.
+pub fn machine_for_caller(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Machine> {
+    let manifest = if options.plain {
+        None
+    } else {
+        Some(build::manifest(tree, &options.manifest)?)
+    };
+    let kind = Kind {
+        name: name.to_owned(),
+        flavour: options.kernel.into(),
+        manifest,
+        reserved: true,
+    };
+    let mut machine = machine(tree, &kind)?;
     machine.cpus = options.smp;
-    machine.kernel_options.push(RESERVED.to_owned());
-    machine.kernel_options.extend(options.append.iter().cloned());
+    machine
+        .kernel_options
+        .extend(options.append.iter().cloned());
     machine.arguments = options.qemu.clone();
     // The root itself stays read-only.
     if tree.caller != Path::new("/") {
@@ -43,7 +83,9 @@ pub fn machine(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Mach
             bail!("--file wants FROM:TO[:MODE], not {file}");
         };
         let mode = u32::from_str_radix(parts.next().unwrap_or("755"), 8)?;
-        machine.files.push((tree.caller.join(from), to.into(), mode));
+        machine
+            .files
+            .push((tree.caller.join(from), to.into(), mode));
     }
     Ok(machine)
 }
@@ -53,9 +95,45 @@ pub fn boot(machine: &Machine) -> Result<Vm> {
     Vm::boot(machine, BOOT_LIMIT)
 }
 
+/// Brings the real-time realm up in a machine that has the files for it.
+pub fn bring_up(vm: &mut Vm) -> Result<()> {
+    for step in &BRING_UP {
+        take(vm, step)?;
+    }
+    Ok(())
+}
+
+/// Takes one step in the machine; what it printed.
+pub fn take(vm: &mut Vm, step: &Step) -> Result<Output> {
+    let command = wire::Command {
+        argv: step.argv.iter().map(Into::into).collect(),
+        env: environment(),
+        cwd: "/".into(),
+        terminal: None,
+    };
+    let output = vm
+        .capture(&command, b"", STEP_LIMIT)
+        .with_context(|| format!("could not {}", step.what))?;
+    if output.status != 0 {
+        bail!(
+            "could not {}: {} (status {}); logs in {}",
+            step.what,
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim(),
+            output.status,
+            vm.logs().display()
+        );
+    }
+    Ok(output)
+}
+
 /// Runs `argv` in the machine with our own streams, environment and working directory; its status.
 /// Signals sent to us go to it.
-pub fn run_as_caller(tree: &Tree, vm: &mut Vm, argv: Vec<OsString>, limit: Option<u64>) -> Result<u8> {
+pub fn run_as_caller(
+    tree: &Tree,
+    vm: &mut Vm,
+    argv: Vec<OsString>,
+    limit: Option<u64>,
+) -> Result<u8> {
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let command = wire::Command {
         argv,
@@ -64,7 +142,11 @@ pub fn run_as_caller(tree: &Tree, vm: &mut Vm, argv: Vec<OsString>, limit: Optio
         terminal: interactive.then(terminal::size),
     };
     terminal::forward_signals(vm.events(), interactive)?;
-    let raw = if interactive { Some(RawTerminal::new()?) } else { None };
+    let raw = if interactive {
+        Some(RawTerminal::new()?)
+    } else {
+        None
+    };
     let streams = Streams {
         stdin: Box::new(std::io::stdin()),
         stdout: Box::new(std::io::stdout()),
@@ -113,8 +195,20 @@ fn agent(tree: &Tree) -> Result<PathBuf> {
     let target = tree.target.join("agent");
     run::quietly(
         Command::new("cargo")
-            .args(["build", "--quiet", "--package", "tests", "--bin", "agent", "--target", TARGET])
-            .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols")
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "tests",
+                "--bin",
+                "agent",
+                "--target",
+                TARGET,
+            ])
+            .env(
+                "RUSTFLAGS",
+                "-C target-feature=+crt-static -C strip=symbols",
+            )
             .env("CARGO_TARGET_DIR", &target)
             .current_dir(&tree.root),
     )

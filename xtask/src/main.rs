@@ -3,9 +3,13 @@
 //! Standard output belongs to the program that is run; whatever we have to say goes to standard
 //! error or into a log. Our own failures end with status 125, so that a command's are its own.
 
+mod bench;
+mod build;
+mod check;
 mod cli;
 mod cmd;
 mod guest;
+mod laboratory;
 mod run;
 mod setup;
 mod terminal;

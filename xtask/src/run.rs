@@ -14,7 +14,11 @@ pub fn quietly(command: &mut Command) -> Result<Output> {
     if !output.status.success() {
         let line = format!("{command:?}").replace('"', "");
         let said = [&output.stdout[..], &output.stderr[..]].concat();
-        bail!("{line}\n{}\n{name} ended with {}", String::from_utf8_lossy(&said).trim(), output.status);
+        bail!(
+            "{line}\n{}\n{name} ended with {}",
+            String::from_utf8_lossy(&said).trim(),
+            output.status
+        );
     }
     Ok(output)
 }
@@ -22,18 +26,4 @@ pub fn quietly(command: &mut Command) -> Result<Output> {
 /// What it writes to its standard output.
 pub fn text(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&quietly(command)?.stdout).into_owned())
-}
-
-/// Runs it with its messages (both streams) on our standard error.
-pub fn loudly(command: &mut Command) -> Result<()> {
-    let name = command.get_program().display().to_string();
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::from(std::io::stderr()))
-        .status()
-        .with_context(|| format!("cannot run {name}"))?;
-    if !status.success() {
-        bail!("{} ended with {status}", format!("{command:?}").replace('"', ""));
-    }
-    Ok(())
 }

@@ -1,16 +1,37 @@
 //! One file a command.
 
-mod vm;
+mod bench;
+mod demo;
+mod image;
+mod machine;
+mod srtos;
+mod test;
 
 use anyhow::Result;
 
+use crate::build;
 use crate::cli::{Cli, Verb};
-use crate::tree::Tree;
+use crate::setup;
+use crate::tree::{Tree, say};
 
 /// Does what the command line says; the exit status.
 pub fn dispatch(cli: Cli) -> Result<u8> {
     let tree = Tree::new()?;
     match cli.command {
-        Verb::Vm(options) => vm::run(&tree, options),
+        Verb::Demo(options) => demo::run(&tree, options),
+        Verb::Test(options) => test::run(&tree, options),
+        Verb::Run(options) => machine::run(&tree, options),
+        Verb::Vm(options) => machine::vm(&tree, options),
+        Verb::Srtos(options) => srtos::run(&tree, options),
+        Verb::Bench(options) => bench::run(&tree, options),
+        Verb::Image(options) => image::run(&tree, options),
+        Verb::Build(options) => {
+            setup::base()?;
+            let manifest = build::manifest(&tree, &options.manifest)?;
+            build::command_line(&tree)?;
+            let realm = build::realm(&tree, &manifest)?;
+            say(&format!("the image is in {}", realm.directory.display()));
+            Ok(0)
+        }
     }
 }

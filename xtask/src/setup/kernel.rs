@@ -6,17 +6,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use tests::machine::Kernel;
+use tests::suite::Flavour;
 
 use super::apt;
-use crate::cli::Flavour;
 use crate::run;
 use crate::tree::{Tree, say};
 
 /// The kernel of that flavour, fetched if it is not there yet.
 pub fn get(tree: &Tree, flavour: Flavour) -> Result<Kernel> {
-    let (name, meta) = match flavour {
-        Flavour::Rt => ("rt", "linux-image-rt-amd64"),
-        Flavour::Stock => ("stock", "linux-image-amd64"),
+    let name = flavour.name();
+    let meta = match flavour {
+        Flavour::Rt => "linux-image-rt-amd64",
+        Flavour::Stock => "linux-image-amd64",
     };
     let directory = tree.build.join("kernel").join(name);
     if !directory.exists() {
@@ -31,7 +32,9 @@ pub fn get(tree: &Tree, flavour: Flavour) -> Result<Kernel> {
 fn fetch(directory: &Path, meta: &str) -> Result<()> {
     let image = apt::real_package(meta, "linux-image-")?;
     let release = image.trim_start_matches("linux-image-").to_owned();
-    say(&format!("unpacking Debian's kernel {release} and its headers (80 MB to download)"));
+    say(&format!(
+        "unpacking Debian's kernel {release} and its headers (80 MB to download)"
+    ));
     let headers = format!("linux-headers-{release}");
     let mut packages = vec![image, headers.clone()];
     // Of what the headers need: their common part, and the build scripts. The compiler is ours.
@@ -65,8 +68,12 @@ fn relocate(makefile: &Path) -> Result<()> {
 
 fn describe(directory: &Path) -> Result<Kernel> {
     let file = directory.join("release");
-    let release = fs::read_to_string(&file)
-        .with_context(|| format!("{} is damaged: delete it, it is made anew", directory.display()))?;
+    let release = fs::read_to_string(&file).with_context(|| {
+        format!(
+            "{} is damaged: delete it, it is made anew",
+            directory.display()
+        )
+    })?;
     let at = |path: String| -> PathBuf { directory.join(path) };
     Ok(Kernel {
         image: at(format!("boot/vmlinuz-{release}")),

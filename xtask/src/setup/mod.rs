@@ -1,8 +1,9 @@
-//! What the machine needs before anything can be built or booted. Everything is checked first, so
+//! What this machine needs before anything can be built or booted. Everything is checked first, so
 //! that a second run does nothing.
 
 pub mod apt;
 pub mod kernel;
+pub mod rust;
 
 use anyhow::Result;
 
@@ -13,15 +14,16 @@ const BASE: &[(&str, &str)] = &[
     ("gcc", "linking, and the kernel module"),
     ("libc6-dev", "linking"),
     ("make", "the kernel module"),
+    ("binutils", "objcopy, for the hypervisor's image"),
     ("xz-utils", "unpacking packages"),
 ];
 
-/// Packages whose programs the demo and the suites run in the machine.
+/// Packages whose programs the demo, the suites and the benchmarks run in the machine.
 const PROGRAMS: &[(&str, &str)] = &[
     ("rt-tests", "cyclictest"),
     ("stress-ng", "load on Linux"),
     ("util-linux", "chrt, taskset, setsid"),
-    ("procps", "ps, pgrep"),
+    ("procps", "ps, pkill"),
 ];
 
 /// Installs what booting needs.

@@ -1,0 +1,75 @@
+//! The realm comes up and goes away again, under a Linux that is at work.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use super::support::same;
+use crate::realm::{BRING_UP, TAKE_DOWN, script};
+use crate::suite::{Bench, Flavour, State, Suite, Wanted, case, long};
+
+const MACHINE: Wanted = Wanted::new(State::Installed);
+
+/// Under the PREEMPT_RT kernel.
+pub const RT: Suite = Suite {
+    name: "cycle",
+    wanted: Some(MACHINE),
+    cases: &[
+        case("once", once),
+        case("ten_under_load", |bench| under_load(bench, 10)),
+        long("hundred_under_load", |bench| under_load(bench, 100)),
+        case("dmesg", |bench| bench.dmesg_is_clean()),
+    ],
+};
+
+/// Under the stock kernel.
+pub const STOCK: Suite = Suite {
+    name: "cycle-stock",
+    wanted: Some(MACHINE.kernel(Flavour::Stock)),
+    cases: &[
+        case("once", once),
+        case("ten_under_load", |bench| under_load(bench, 10)),
+        case("dmesg", |bench| bench.dmesg_is_clean()),
+    ],
+};
+
+/// Everything that Linux had before, it has again.
+fn once(bench: &mut Bench<'_>) -> Result<()> {
+    let state = "nproc; cat /sys/devices/system/cpu/online; lsmod | grep -c ^crtos; grep -c crtos /proc/iomem";
+    let before = bench.sh(state)?.stdout;
+    bench.ok(&format!("set -e\n{}", script(&BRING_UP)))?;
+    same("CPUs of Linux", bench.ok("nproc")?, "3\n".into())?;
+    same(
+        "a program",
+        bench.ok("crtos run /bin/echo up")?,
+        "up\n".into(),
+    )?;
+    bench.ok(&format!("set -e\n{}", script(&TAKE_DOWN)))?;
+    let after = bench.sh(state)?.stdout;
+    same(
+        "the state of Linux",
+        String::from_utf8_lossy(&after).into_owned(),
+        String::from_utf8_lossy(&before).into_owned(),
+    )
+}
+
+fn under_load(bench: &mut Bench<'_>, times: u32) -> Result<()> {
+    bench.limit = Duration::from_secs(60 * u64::from(times));
+    let round = format!(
+        "{}crtos run /bin/true\n{}",
+        script(&BRING_UP),
+        script(&TAKE_DOWN)
+    );
+    let script = format!(
+        "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet & load=$!
+         for round in $(seq {times}); do\n(set -e\n{round}) || {{ echo round $round >&2; kill $load; exit 1; }}
+         kill -0 $load || {{ echo the load has ended >&2; exit 1; }}
+         done
+         kill $load; wait $load; exit 0"
+    );
+    let output = bench.sh(&script)?;
+    if output.status != 0 {
+        bail!("{}", crate::suite::said(&output));
+    }
+    Ok(())
+}

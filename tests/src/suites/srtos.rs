@@ -1,0 +1,24 @@
+//! The image alone, without Linux and hypervisor.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::suite::{Bench, Suite, case};
+
+/// Standalone boots.
+pub const SUITE: Suite = Suite {
+    name: "srtos",
+    wanted: None,
+    cases: &[
+        case("default", |bench| boots(bench, "default")),
+        case("minimal", |bench| boots(bench, "minimal")),
+    ],
+};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+fn boots(bench: &mut Bench<'_>, manifest: &str) -> Result<()> {
+    let mut running = bench.builder.standalone(manifest, "srtos")?.boot()?;
+    running.wait_for("init: ready", LIMIT).map(drop)
+}

@@ -1,0 +1,42 @@
+//! Miri, where this machine has it: it needs a nightly toolchain with the components `miri` and
+//! `rust-src`.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{Outcome, unit};
+use crate::run;
+use crate::tree::{Tree, say};
+
+/// Packages whose portable code is worth it and done in minutes; only their libraries.
+const PACKAGES: [&str; 4] = ["ipc", "hypervisor-abi", "kernel", "hypervisor"];
+
+/// Runs their unit tests under Miri.
+pub fn run(tree: &Tree) -> Result<Outcome> {
+    if !available() {
+        say("installing Miri into the nightly toolchain");
+        let add = [
+            "component",
+            "add",
+            "--toolchain",
+            "nightly",
+            "miri",
+            "rust-src",
+        ];
+        if run::quietly(Command::new("rustup").args(add)).is_err() || !available() {
+            return Ok(Outcome::Skipped(
+                "Miri can not be had here: rustup component add --toolchain nightly miri".into(),
+            ));
+        }
+    }
+    let mut arguments = vec!["+nightly", "miri", "test", "--lib"];
+    for package in PACKAGES {
+        arguments.extend(["-p", package]);
+    }
+    unit::cargo_test(tree, "miri", &arguments)
+}
+
+fn available() -> bool {
+    run::quietly(Command::new("cargo").args(["+nightly", "miri", "--version"])).is_ok()
+}
