@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use ::tests::machine::Kernel;
 use anyhow::{Context, Result, bail};
-use tests::machine::Kernel;
 
 pub use cargo::{BARE_METAL, cargo};
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use ::tests::suite::Count;
 use anyhow::{Context, Result, bail};
-use tests::suite::Count;
 
 use super::Outcome;
 use crate::tree::{Tree, say};
