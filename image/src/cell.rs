@@ -63,8 +63,10 @@ pub fn inmate_config(layout: &Layout, cpus: &[u32]) -> Result<Vec<u8>, ConfigErr
         memory.extend(sections(device, PEER, true));
         devices.push(PciDevice::ivshmem(device.bdf, start, PEER, PEERS, device.protocol, device.vectors));
     }
+    let ports: Vec<_> = layout.ports.iter().map(|(first, count)| PortRange::new(*first, *count)).collect();
     let parts = CellParts {
         name: &layout.cell,
+        ports: &ports,
         id: CELL_ID,
         flags: CellFlags::VIRTUAL_CONSOLE_PERMITTED | CellFlags::VIRTUAL_CONSOLE_ACTIVE,
         cpu_set: &cpu_bitmap(cpus),

@@ -123,6 +123,8 @@ pub struct Layout {
     pub ranges: Vec<CellRange>,
     /// Shared memory devices.
     pub ivshmem: Vec<Ivshmem>,
+    /// I/O ports that servers are given: first, how many.
+    pub ports: Vec<(u16, u16)>,
     /// Named pieces, by address.
     pub regions: Vec<Region>,
 }
@@ -326,6 +328,12 @@ impl Layout {
             debug_console: cell.debug_console.as_ref().map(|c| *c.get_ref()),
             ranges: ranges(manifest, &devices),
             ivshmem: devices,
+            ports: manifest
+                .servers
+                .iter()
+                .flat_map(|s| &s.ports)
+                .map(|p| (*p.get_ref().first.get_ref(), *p.get_ref().count.get_ref()))
+                .collect(),
             regions,
         };
         check::memory(manifest, &layout, found);
@@ -355,19 +363,14 @@ impl Layout {
                 Some(last)
                     if last.kind == range_kind::DEVICE
                         && range.kind == last.kind
-                        && last.start + last.size == range.guest =>
+                        && last.start.saturating_add(last.size) == range.guest =>
                 {
-                    last.size += range.size;
+                    last.size = last.size.saturating_add(range.size);
                 }
                 _ => out.push(Range { start: range.guest, size: range.size, kind: range.kind, reserved: 0 }),
             }
         }
         out
-    }
-
-    /// How many ranges the kernel will see, however many it can take.
-    pub fn kernel_ranges_len(&self) -> usize {
-        self.kernel_ranges().len()
     }
 
     /// The console ring: guest-physical address and bytes.

@@ -77,6 +77,8 @@ pub struct Manifest {
 pub struct System {
     /// Its name.
     pub name: Spanned<String>,
+    /// Most bytes that the image may have.
+    pub image_limit: Option<Spanned<Size>>,
 }
 
 /// The cell that it runs in.
@@ -224,6 +226,8 @@ pub struct Server {
     pub budget_us: Option<Spanned<u64>>,
     /// The period, in microseconds.
     pub period_us: Option<Spanned<u64>>,
+    /// The time after its release by which it must have used its budget, in microseconds.
+    pub deadline_us: Option<Spanned<u64>>,
     /// Bytes of its stack.
     pub stack: Spanned<Size>,
     /// Bytes of its heap.
@@ -409,9 +413,6 @@ pub struct Linux {
     pub pool: Spanned<String>,
     /// Bytes of an application's first stack.
     pub stack: Spanned<Size>,
-    /// Classes of calls that are forwarded though they could be answered here.
-    #[serde(default)]
-    pub forward: Vec<Spanned<String>>,
 }
 
 impl Manifest {

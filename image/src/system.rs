@@ -124,9 +124,6 @@ fn arguments(manifest: &Manifest, server: &Server) -> Vec<String> {
     let mut args: Vec<_> = server.args.iter().map(|a| a.get_ref().clone()).collect();
     if let Some(linux) = manifest.linux.as_ref().filter(|l| l.server.get_ref() == server.name.get_ref()) {
         args.push(format!("stack={}", linux.stack.get_ref().0));
-        for class in &linux.forward {
-            args.push(format!("forward={}", class.get_ref()));
-        }
     }
     args
 }
