@@ -1,0 +1,11 @@
+//! The parts of `init` that need no kernel: what it believes of the image, how it lays memory out, when it restarts a
+//! server, how it words a crash, and how a PCI function is set up.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
+pub mod image;
+pub mod layout;
+pub mod pci;
+pub mod policy;
+pub mod report;

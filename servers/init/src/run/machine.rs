@@ -1,0 +1,78 @@
+//! From the kernel's hand-over to everything that servers are made of.
+
+use super::devices::{self, Function};
+use super::memory::Memory;
+use super::{Say, window};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use init::{image, layout};
+use ipc::blob::System;
+use ipc::image::range_kind;
+use ipc::slots::boot;
+use rt::{Cap, Endpoint, Frame, Notification, Start, log};
+
+/// Page-table memory for init's own windows.
+const OWN_TABLES: u64 = 256 << 10;
+
+/// What servers are made of.
+pub struct Machine {
+    /// The manifest.
+    pub system: &'static System,
+    /// The image, from its header on.
+    pub image: &'static [u8],
+    /// Page of the image frame where the header lies.
+    pub image_page: u64,
+    /// Memory and slots.
+    pub memory: Memory,
+    /// Frames of private regions, by region.
+    pub regions: Vec<Option<Cap<Frame>>>,
+    /// Notifications with a name.
+    pub notifications: Vec<Cap<Notification>>,
+    /// Devices; `None`: absent.
+    pub functions: Vec<Option<Function>>,
+    /// Where init hears of faults.
+    pub endpoint: Cap<Endpoint>,
+    /// Time-stamp counter ticks per millisecond.
+    pub tsc_khz: u64,
+}
+
+/// The frame that holds the image.
+pub const IMAGE_FRAME: Cap<Frame> = Cap::new(boot::BLOB);
+
+/// Reads the image and sets everything up that exists once.
+pub fn boot() -> Result<Machine, String> {
+    let info = rt::calls::system_info().say("asking the kernel")?;
+    let frame = IMAGE_FRAME.info().say("asking where the image is")?;
+    let offset = info.image_header.wrapping_sub(frame.physical);
+    if offset >= frame.bytes || !offset.is_multiple_of(4096) {
+        return Err("the image header is not in the image's frame".into());
+    }
+    let (image_page, pages) = (offset / 4096, (frame.bytes - offset) / 4096);
+    window::image(IMAGE_FRAME, image_page, 0, 1)?;
+    let header = image::header(window::image_bytes(4096))?;
+    window::init_heap(header.first_heap);
+
+    let mut memory = Memory::new();
+    let tables = memory.make::<rt::Untyped>(OWN_TABLES)?;
+    Start::ADDRESS_SPACE.extend(tables).say("page tables for init")?;
+    window::image(IMAGE_FRAME, image_page + 1, 1, pages - 1)?;
+    let image = window::image_bytes(pages as usize * 4096);
+    let system: &'static System = Box::leak(Box::new(image::system(&header, image)?));
+
+    let mut functions = devices::place(system)?;
+    memory.make_fixed(layout::fixed_pieces(system, devices::pieces(&functions))?)?;
+    devices::enable(system, &mut functions, &mut memory)?;
+
+    let mut regions = Vec::new();
+    for region in &system.regions {
+        regions.push(match region.kind {
+            range_kind::PRIVATE => Some(memory.make(region.size)?),
+            _ => None,
+        });
+    }
+    let notifications = system.notifications.iter().map(|_| memory.make(0)).collect::<Result<_, _>>()?;
+    let endpoint = memory.make(0)?;
+    log!("system {:?}: {} servers, {} KiB of memory left", system.name, system.servers.len(), memory.free() >> 10);
+    Ok(Machine { system, image, image_page, memory, regions, notifications, functions, endpoint, tsc_khz: info.tsc_khz })
+}

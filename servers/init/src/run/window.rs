@@ -1,0 +1,52 @@
+//! The places in init's own address space where it looks at the image, fills frames, and programs devices.
+#![allow(unsafe_code)] // Memory at addresses that init maps itself.
+
+use super::Say;
+use alloc::string::String;
+use rt::shared::{Device, Mapping};
+use rt::{AddressSpace, Cap, Frame, Protection, Start};
+
+/// Where the image is seen.
+const IMAGE: u64 = 0x10_0000_0000;
+/// Where a frame is seen while it is filled.
+const SCRATCH: u64 = 0x20_0000_0000;
+/// Where device registers are seen while they are programmed.
+const DEVICE: u64 = 0x30_0000_0000;
+
+const SPACE: Cap<AddressSpace> = Start::ADDRESS_SPACE;
+
+/// Maps `pages` pages of the image frame, for good, and gives their bytes. `at` counts pages from the window's start.
+pub fn image(frame: Cap<Frame>, first_page: u64, at: u64, pages: u64) -> Result<(), String> {
+    SPACE.map(frame, first_page, IMAGE + at * 4096, pages, Protection::READ).say("mapping the image")
+}
+
+/// The first `bytes` bytes of the image window, that `image` has mapped.
+pub fn image_bytes(bytes: usize) -> &'static [u8] {
+    // SAFETY: the caller has mapped so many bytes with `image`; they are private memory of this cell that nobody writes.
+    unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(IMAGE as usize), bytes) }
+}
+
+/// Fills the start of a frame.
+pub fn fill(frame: Cap<Frame>, bytes: &[u8]) -> Result<(), String> {
+    let pages = (bytes.len() as u64).div_ceil(4096);
+    SPACE.map(frame, 0, SCRATCH, pages, Protection::READ | Protection::WRITE).say("mapping a frame to fill it")?;
+    // SAFETY: just mapped, page aligned, and used through this alone until it is unmapped below.
+    let window = unsafe { Mapping::new(SCRATCH as usize, pages as usize * 4096) };
+    window.copy_in(0, bytes);
+    SPACE.unmap(SCRATCH, pages).say("unmapping a filled frame")
+}
+
+/// Looks at one page of device registers.
+pub fn with_device<T>(frame: Cap<Frame>, page: u64, look: impl FnOnce(Device) -> T) -> Result<T, String> {
+    SPACE.map(frame, page, DEVICE, 1, Protection::READ | Protection::WRITE | Protection::UNCACHED).say("mapping device registers")?;
+    // SAFETY: as in `fill`; `look` cannot keep the registers beyond the call but as a value that it has no use for.
+    let result = look(unsafe { Mapping::new(DEVICE as usize, 4096) }.device());
+    SPACE.unmap(DEVICE, 1).say("unmapping device registers")?;
+    Ok(result)
+}
+
+/// Gives the heap its memory, as the image header says.
+pub fn init_heap(bytes: u64) {
+    // SAFETY: the kernel has mapped the first process's heap with the size in the header; called once, before any allocation.
+    unsafe { rt::start::init_heap(bytes) }
+}
