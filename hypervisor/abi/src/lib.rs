@@ -1,6 +1,7 @@
 //! The contract of the hypervisor: everything that an operating system, a tool or a cell must know to
 //! talk to it, and nothing else. This crate knows nobody.
 //!
+//! * [`check`]: what makes a well-formed configuration also a sensible one.
 //! * [`hypercall`]: call numbers, arguments, error numbers.
 //! * [`comm`]: the communication region between hypervisor and cell (revision 2).
 //! * [`ivshmem`]: the inter-cell shared memory device, version 2.
@@ -12,6 +13,7 @@
 //! value or an error that says what to change, never a panic.
 #![cfg_attr(not(test), no_std)]
 
+pub mod check;
 pub mod comm;
 pub mod config;
 pub mod cpuid;
