@@ -6,10 +6,10 @@ use crate::manifest::{Manifest, Restart, RestartWord, Server};
 /// Highest priority of a server: `init` may be above all.
 const MOST_PRIORITY: u8 = 254;
 
-/// Budget and period of a server that has both.
+/// Budget and period of a server that has both, in the right order.
 fn demand(server: &Server) -> Option<(u64, u64)> {
     let (budget, period) = (*server.budget_us.as_ref()?.get_ref(), *server.period_us.as_ref()?.get_ref());
-    (budget > 0 && period > 0).then_some((budget, period))
+    (budget > 0 && budget <= period).then_some((budget, period))
 }
 
 /// The longest time from release to the end of the budget, by response-time analysis under fixed priorities.
