@@ -26,8 +26,8 @@ int crtos_cell_parse(const void *config, size_t size, struct cell_view *view)
 	u64 offset;
 	u32 bit;
 
-	if (size < CELL_HEADER_SIZE || memcmp(desc->signature, "JHCLL", 5) || desc->architecture != 0 ||
-	    desc->revision != CONFIG_REVISION || !memchr(desc->name, 0, sizeof(desc->name)))
+	/* signature and revision are the hypervisor's to check: the root cell inside a system configuration has none */
+	if (size < CELL_HEADER_SIZE || !memchr(desc->name, 0, sizeof(desc->name)))
 		return -EINVAL;
 	if (desc->cpu_set_size > 8192 || desc->num_memory > 1024 || desc->num_cache > 1024 || desc->num_irqchips > 64 ||
 	    desc->num_pio > 1024 || desc->num_pci > 1024)
@@ -156,7 +156,8 @@ long crtos_cell_create(const struct crtos_cell_create *arg)
 	config = memdup_user(u64_to_user_ptr(arg->config), arg->config_size);
 	if (IS_ERR(config))
 		return PTR_ERR(config);
-	cell = new_cell(config, arg->config_size);
+	cell = arg->config_size < CELL_HEADER_SIZE || memcmp(config, "JHCLL", 5) ? ERR_PTR(-EINVAL) :
+									     new_cell(config, arg->config_size);
 	kfree(config);
 	if (IS_ERR(cell))
 		return PTR_ERR(cell);

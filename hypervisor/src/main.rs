@@ -3,8 +3,9 @@
 
 #[cfg(target_os = "none")]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    hypervisor::say!("hypervisor: {info}");
+    hypervisor::idt::stop()
 }
 
 #[cfg(not(target_os = "none"))]

@@ -7,14 +7,16 @@
 //! Rules
 //! * A physical function belongs to the non-root cell whose configuration names it, and otherwise to the root
 //!   cell. Nobody else sees it: it reads all-ones.
-//! * The root cell may do what it likes to its functions: it runs on the bare machine's behalf. A shared memory
-//!   function hides a physical one at the same address.
+//! * The root cell may do what it likes to its functions, but for interrupt messages. A shared memory function
+//!   hides a physical one at the same address.
 //! * Other cells see their BARs as if they could move them (nothing moves), change what the header allows,
-//!   and write those capabilities that the configuration flags. An interrupt message becomes effective only after
-//!   the caller has found its target among the cell's CPUs.
+//!   and write those capabilities that the configuration flags.
+//! * An interrupt message of any cell becomes effective only after the caller has found its target among the cell's
+//!   CPUs: in MSI capabilities here, in MSI-X tables in [`ConfigSpace::msix`].
 
 mod address;
 mod function;
+mod msix;
 #[cfg(test)]
 mod tests;
 
@@ -25,11 +27,12 @@ use super::ivshmem::{self, Links, PeerSetup, SetupError};
 
 pub use address::{ADDRESS_PORT, AddressPort, ConfigAddress, DATA_PORT, Mmconfig, PortAccess};
 pub use function::{MAX_CAPS, Message};
+pub use msix::MsixAccess;
 
-use function::Function;
+use function::{Function, is_interrupt_cap};
 
-/// Most physical functions in non-root cells.
-pub const MAX_FUNCTIONS: usize = 32;
+/// Most physical functions of non-root cells, and of the root cell those with message-signalled interrupts.
+pub const MAX_FUNCTIONS: usize = 128;
 /// Id of the root cell.
 pub const ROOT_CELL: u32 = 0;
 
@@ -174,16 +177,37 @@ impl ConfigSpace {
         actions: &mut impl FnMut(ivshmem::Action),
     ) {
         self.links.detach_cell(cell_id, actions);
+        let mut gone = ArrayVec::<u16, MAX_FUNCTIONS>::new();
         self.functions.retain(|function| {
             let stays = function.owner() != cell_id;
-            if !stays {
+            if !stays && cell_id != ROOT_CELL {
                 function.quiesce(quiesce);
+                gone.push(function.bdf());
             }
             stays
         });
+        for bdf in gone {
+            self.forget_message(bdf);
+        }
     }
 
-    /// Resets a cell's functions before it starts.
+    /// A function was silenced on behalf of another cell: what the root cell wrote to it does not hold any more.
+    fn forget_message(&mut self, bdf: u16) {
+        for function in self.functions.iter_mut().filter(|function| function.bdf() == bdf) {
+            function.forget_message();
+        }
+    }
+
+    /// The function at an address as the machine's owner sees it: a non-root cell's before the root cell's.
+    fn physical(&mut self, bdf: u16) -> Option<&mut Function> {
+        let at = |root: bool| {
+            move |function: &Function| function.bdf() == bdf && (function.owner() == ROOT_CELL) == root
+        };
+        let position = self.functions.iter().position(at(false)).or(self.functions.iter().position(at(true)));
+        position.map(|position| &mut self.functions[position])
+    }
+
+    /// Resets a cell's functions before it starts; the root cell never does.
     pub fn reset_cell(
         &mut self,
         cell_id: u32,
@@ -192,6 +216,9 @@ impl ConfigSpace {
         actions: &mut impl FnMut(ivshmem::Action),
     ) {
         self.links.reset_cell(cell_id, actions);
+        if cell_id == ROOT_CELL {
+            return;
+        }
         for function in self
             .functions
             .iter_mut()

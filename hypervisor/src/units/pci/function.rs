@@ -1,12 +1,13 @@
-//! A physical function in a non-root cell.
+//! A physical function that needs attention: any of a non-root cell, and those of the root cell that can send
+//! message-signalled interrupts.
 
 use arrayvec::ArrayVec;
 use hypervisor_abi::config::{PciCapability, PciDevice, PciKind};
 
 use super::address::ConfigAddress;
-use super::{Quiesce, Read, Write};
+use super::{Quiesce, ROOT_CELL, Read, Write};
 
-/// Most capabilities of one function.
+/// Most capabilities of one function of a non-root cell.
 pub const MAX_CAPS: usize = 24;
 
 const COMMAND: u16 = 0x04;
@@ -40,16 +41,22 @@ pub struct Message {
     pub vectors: u8,
 }
 
-/// A physical function in a non-root cell.
+/// A physical function.
 #[derive(Clone, Debug)]
 pub(super) struct Function {
     owner: u32,
     device: PciDevice,
+    /// All capabilities; of the root cell's functions only those of interrupts.
     caps: ArrayVec<PciCapability, MAX_CAPS>,
-    /// BARs as the cell sees them.
+    /// BARs as the cell sees them; not used for the root cell, which sees the machine's.
     bars: [u32; 6],
     /// The MSI capability as the cell wrote it: control, address, address or data, data.
     msi: [u32; 4],
+}
+
+/// Whether a capability is about message-signalled interrupts.
+pub(super) fn is_interrupt_cap(cap: &PciCapability) -> bool {
+    matches!(cap.id.get(), CAP_MSI | CAP_MSIX)
 }
 
 impl Function {
@@ -60,17 +67,11 @@ impl Function {
         caps: &[PciCapability],
         read: &mut impl FnMut(ConfigAddress) -> u32,
     ) -> Option<Self> {
-        let caps = caps.iter().copied().collect::<ArrayVec<_, MAX_CAPS>>();
-        if caps.len() != usize::from(device.num_caps.get()) {
-            return None;
+        let mut kept = ArrayVec::new();
+        for cap in caps.iter().filter(|cap| owner != ROOT_CELL || is_interrupt_cap(cap)) {
+            kept.try_push(*cap).ok()?;
         }
-        let mut function = Self {
-            owner,
-            device: *device,
-            caps,
-            bars: [0; 6],
-            msi: [0; 4],
-        };
+        let mut function = Self { owner, device: *device, caps: kept, bars: [0; 6], msi: [0; 4] };
         function.reset(read);
         Some(function)
     }
@@ -115,32 +116,54 @@ impl Function {
         }
     }
 
-    /// Silences the function: no interrupts of any kind, no bus mastering, no decoding.
-    pub(super) fn quiesce(&self, write: &mut impl FnMut(Quiesce)) {
+    /// Silences the function: no interrupts of any kind, no message left to send, no bus mastering, no decoding.
+    pub(super) fn quiesce(&mut self, write: &mut impl FnMut(Quiesce)) {
         let bdf = self.bdf();
         let mut put = |offset, mask, value| {
-            write(Quiesce {
-                address: ConfigAddress::dword(bdf, offset),
-                mask,
-                value,
-            });
+            write(Quiesce { address: ConfigAddress::dword(bdf, offset), mask, value });
         };
         put(COMMAND, 0xffff, COMMAND_INTX_OFF);
-        for (id, enable) in [(CAP_MSI, MSI_ENABLE), (CAP_MSIX, MSIX_ENABLE)] {
-            if let Some(cap) = self.cap(id) {
-                put(cap.start.get(), enable, 0);
+        if let Some(start) = self.cap(CAP_MSI).map(|cap| cap.start.get()) {
+            put(start, MSI_ENABLE, 0);
+            put(start + 4, u32::MAX, 0);
+            if self.msi[0] & MSI_64 != 0 {
+                put(start + 8, u32::MAX, 0);
+                put(start + 12, 0xffff, 0);
+            } else {
+                put(start + 8, 0xffff, 0);
             }
+            self.forget_message();
         }
+        if let Some(start) = self.cap(CAP_MSIX).map(|cap| cap.start.get()) {
+            put(start, MSIX_ENABLE, 0);
+        }
+    }
+
+    /// The machine's MSI registers were cleared.
+    pub(super) fn forget_message(&mut self) {
+        self.msi = [self.msi[0] & !MSI_ENABLE, 0, 0, 0];
+    }
+
+    /// The MSI-X table, if accesses to `address` are to be moderated: its vectors, and the offset in it.
+    pub(super) fn msix_table(&self, address: u64) -> Option<(u16, u64)> {
+        let vectors = self.device.num_msix_vectors.get();
+        let offset = address.checked_sub(self.device.msix_address.get())?;
+        let inside = offset < self.device.msix_region_size.get().into();
+        (vectors > 0 && inside).then_some((vectors, offset))
     }
 
     pub(super) fn read(&self, at: ConfigAddress) -> Read {
         match self.bar(at.dword_offset()) {
-            Some(bar) => Read::Value(self.bars[bar] >> at.shift() & at.ones()),
-            None => Read::PassThrough,
+            Some(bar) if self.owner != ROOT_CELL => Read::Value(self.bars[bar] >> at.shift() & at.ones()),
+            _ => Read::PassThrough,
         }
     }
 
     pub(super) fn write(&mut self, at: ConfigAddress, value: u32) -> Write {
+        if self.owner == ROOT_CELL {
+            let msi = self.caps.iter().find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset)).copied();
+            return msi.map_or(Write::PassThrough, |cap| self.write_msi(&cap, at, value));
+        }
         let dword = at.dword_offset();
         if dword < HEADER_END {
             return self.write_header(at, value);
@@ -158,10 +181,10 @@ impl Function {
             return Write::Deny;
         }
         match cap.id.get() {
-            CAP_MSI if cap.start.get().is_multiple_of(4) => self.write_msi(&cap, at, value),
+            CAP_MSI => self.write_msi(&cap, at, value),
             // Only the control word; the table is in memory, and checked there.
             CAP_MSIX if cap.start.get() == dword => allow(MSIX_CONTROL, at),
-            CAP_MSI | CAP_MSIX => Write::Deny,
+            CAP_MSIX => Write::Deny,
             _ if cap.writable() => Write::PassThrough,
             _ => Write::Deny,
         }

@@ -2,13 +2,15 @@
 
 use hypervisor_abi::config::{CellParts, Memory, MemoryFlags, PciCapability, PciDevice};
 use proptest::prelude::*;
-use zerocopy::little_endian::{U16, U32};
+use zerocopy::little_endian::{U16, U32, U64};
 
 use super::*;
 
 const NIC: u16 = 0x18;
 const SHM: u16 = 0x70;
 const RT: u32 = 1;
+/// MSI-X table of the NIC.
+const TABLE: u64 = 0xfeb1_0000;
 
 fn at(bdf: u16, offset: u16, size: u8) -> ConfigAddress {
     ConfigAddress::new(bdf, offset, size).unwrap()
@@ -21,6 +23,9 @@ fn nic() -> PciDevice {
         num_caps: U16::new(4),
         ..PciDevice::default()
     };
+    device.num_msix_vectors = U16::new(3);
+    device.msix_region_size = U16::new(0x1000);
+    device.msix_address = U64::new(TABLE);
     device.bar_mask[0] = U32::new(0xffff_e000);
     device.bar_mask[2] = U32::new(0xffff_ffe0);
     device
@@ -310,6 +315,72 @@ fn an_msi_message_is_checked_before_it_counts() {
         })
     );
     assert_eq!(put(0xd2, 2, 0x0080), Write::PassThrough);
+}
+
+#[test]
+fn the_root_cells_messages_are_checked_too() {
+    let mut space = ConfigSpace::new();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
+    let mut put = |offset, size, value| write(&mut space, ROOT_CELL, at(NIC, offset, size), value);
+    assert_eq!(put(0x10, 4, 0), Write::PassThrough, "all else is free");
+    assert_eq!(put(0x40, 4, 0), Write::PassThrough);
+    assert_eq!(put(0xa2, 2, 0x8000), Write::PassThrough);
+    assert_eq!(put(0xd4, 4, 0xfee0_1000), Write::PassThrough);
+    assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
+    assert_eq!(put(0xdc, 2, 0x22), Write::PassThrough);
+    let message = Message { address: 0xfee0_1000, data: 0x22, vectors: 1 };
+    assert_eq!(put(0xd2, 2, 1), Write::Checked(message));
+    assert_eq!(space.read(ROOT_CELL, at(NIC, 0x10, 4)), Read::PassThrough);
+
+    // Lent and back again: what the root cell wrote is gone from the machine, and not believed any more.
+    attach(&mut space, RT, &config(&[nic()], &CAPS)).0.unwrap();
+    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Done);
+    space.detach_cell(RT, &mut |_| {}, &mut |_| {});
+    let nothing = Message { address: 0, data: 0, vectors: 1 };
+    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Checked(nothing));
+}
+
+#[test]
+fn an_msix_entry_is_checked_when_it_is_open() {
+    let mut space = ConfigSpace::new();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
+    let mut table = [0u32; 12];
+    (table[3], table[7], table[11]) = (1, 1, 1);
+    let mut access = |cell, offset: u64, size, value: Option<u64>| {
+        let answer = space.msix(cell, TABLE + offset, size, value, &mut |at| table[(at - TABLE) as usize / 4]);
+        if let (Some(value), Some(MsixAccess::PassThrough | MsixAccess::Checked(_))) = (value, answer) {
+            for n in 0..usize::from(size) / 4 {
+                if let Some(word) = table.get_mut(offset as usize / 4 + n) {
+                    *word = (value >> (32 * n)) as u32;
+                }
+            }
+        }
+        answer
+    };
+    let message = |address, data| Some(MsixAccess::Checked(Message { address, data, vectors: 1 }));
+    assert_eq!(access(ROOT_CELL, 0x10, 4, None), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x10, 4, Some(0xfee0_1000)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x14, 4, Some(1)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x18, 4, Some(0x41)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x1c, 4, Some(0)), message(0x1_fee0_1000, 0x41));
+    assert_eq!(access(ROOT_CELL, 0x10, 8, Some(0xfee0_2000)), message(0xfee0_2000, 0x41));
+    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(0x42)), message(0xfee0_2000, 0x42));
+    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(1 << 32 | 0x43)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x20, 1, Some(0)), Some(MsixAccess::Ignore));
+    assert_eq!(access(ROOT_CELL, 0x24, 8, Some(0)), Some(MsixAccess::Ignore));
+    assert_eq!(access(ROOT_CELL, 0x30, 4, Some(0)), Some(MsixAccess::PassThrough), "behind the table");
+    assert_eq!(access(ROOT_CELL, 0x1000, 4, None), None);
+    assert_eq!(access(RT, 0, 4, None), None);
+}
+
+#[test]
+fn an_msix_table_belongs_to_the_owner() {
+    let mut space = both_cells();
+    let mut read = |cell| space.msix(cell, TABLE, 4, None, &mut |_| 0);
+    assert_eq!(read(RT), Some(MsixAccess::PassThrough));
+    assert_eq!(read(ROOT_CELL), Some(MsixAccess::Ignore));
+    space.detach_cell(RT, &mut |_| {}, &mut |_| {});
+    assert_eq!(space.msix(ROOT_CELL, TABLE, 4, None, &mut |_| 0), Some(MsixAccess::PassThrough));
 }
 
 proptest! {

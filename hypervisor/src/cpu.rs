@@ -1,0 +1,157 @@
+//! A CPU in the hypervisor: its guest, and what it does when others ask.
+//!
+//! A CPU asks another for something by setting a flag in its [`Shared`] and kicking it by NMI; the other one sees to it before
+//! its guest runs again. Waiting for the management lock, a CPU keeps serving such requests, so nobody waits in a circle.
+
+use core::hint::spin_loop;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use hypervisor_abi::hypercall::CpuStat;
+use spin::{Mutex, MutexGuard};
+
+use crate::apic;
+use crate::cell::Cell;
+use crate::percpu::{self, NO_VECTOR, Shared};
+use crate::svm::vcpu::SvmVcpu;
+use crate::vendor::{LinuxFrame, Vcpu};
+
+/// This CPU, for the code that runs on it.
+pub struct Cpu {
+    /// Its number.
+    pub number: u32,
+    /// What others see of it.
+    pub shared: &'static Shared,
+    /// Its guest.
+    pub vcpu: SvmVcpu,
+    /// Destination half of the interrupt command register, as the guest wrote it.
+    pub icr_high: u32,
+    /// The cell switched to x2APIC mode, which is emulated where the CPU has none.
+    pub virtual_x2apic: bool,
+    /// How Linux came in.
+    pub frame: LinuxFrame,
+    /// Page tables that Linux's driver made for coming and going.
+    pub boot_tables: u64,
+}
+
+/// Held while cells are managed.
+static MANAGEMENT: Mutex<()> = Mutex::new(());
+
+impl Cpu {
+    /// The cell of this CPU.
+    pub fn cell(&self) -> &'static Cell {
+        self.shared.cell()
+    }
+
+    /// Sees to everything that was asked of this CPU. Whether there was anything.
+    pub fn serve(&mut self) -> bool {
+        let mut served = self.serve_suspension();
+        let shared = self.shared;
+        if shared.flush.swap(false, AcqRel) {
+            self.vcpu.flush();
+            served = true;
+        }
+        if shared.park.swap(false, AcqRel) {
+            self.vcpu.set_cell(&self.cell().context());
+            self.halt();
+            served = true;
+        }
+        if shared.init.swap(false, AcqRel) {
+            // As after a real INIT; a CPU that waits already goes on waiting.
+            shared.waiting.store(true, Release);
+            self.halt();
+            served = true;
+        }
+        let vector = shared.start_up.swap(NO_VECTOR, AcqRel);
+        if vector != NO_VECTOR {
+            if shared.waiting.swap(false, AcqRel) {
+                self.start(u64::from(vector & 0xff) << 12);
+            }
+            served = true;
+        }
+        if shared.reset.swap(false, AcqRel) {
+            self.start(self.cell().config().cpu_reset_address());
+            served = true;
+        }
+        served
+    }
+
+    fn start(&mut self, address: u64) {
+        apic::clear(self.shared);
+        self.icr_high = 0;
+        self.virtual_x2apic = false;
+        self.vcpu.start(address);
+    }
+
+    fn halt(&mut self) {
+        apic::clear(self.shared);
+        self.vcpu.park();
+    }
+
+    /// Waits for as long as another CPU wants.
+    pub fn serve_suspension(&mut self) -> bool {
+        if !self.shared.suspend.load(Acquire) {
+            return false;
+        }
+        self.shared.count(CpuStat::Management);
+        self.shared.suspended.store(true, Release);
+        while self.shared.suspend.load(Acquire) {
+            spin_loop();
+        }
+        self.shared.suspended.store(false, Release);
+        true
+    }
+
+    /// Stops the guest for good.
+    pub fn stop(&mut self) {
+        self.shared.failed.store(true, Release);
+        self.shared.waiting.store(false, Release);
+        self.halt();
+    }
+
+    /// Takes the management lock.
+    pub fn manage(&mut self) -> MutexGuard<'static, ()> {
+        loop {
+            if let Some(guard) = MANAGEMENT.try_lock() {
+                return guard;
+            }
+            self.serve_suspension();
+            spin_loop();
+        }
+    }
+
+    /// Stops all other CPUs of `cell` inside the hypervisor. The management lock is held.
+    pub fn suspend(&self, cell: &Cell) {
+        for other in cell.shared_cpus().filter(|other| other.cpu.load(Relaxed) != self.number) {
+            other.suspend.store(true, Release);
+            kick(other);
+        }
+        for other in cell.shared_cpus().filter(|other| other.cpu.load(Relaxed) != self.number) {
+            while !other.suspended.load(Acquire) {
+                spin_loop();
+            }
+        }
+    }
+}
+
+/// Lets a suspended CPU go on, and waits until it knows: it must not be found suspended the next time.
+pub fn resume(other: &Shared) {
+    other.suspend.store(false, Release);
+    while other.suspended.load(Acquire) {
+        spin_loop();
+    }
+}
+
+/// Makes a CPU look at its requests.
+pub fn kick(other: &Shared) {
+    apic::send_nmi(other.apic_id.load(Relaxed));
+}
+
+/// Tells every CPU of `cell` that mappings were taken away or changed; those that are suspended see it when they go on.
+pub fn flush_cell(cell: &Cell) {
+    cell.shared_cpus().for_each(|other| other.flush.store(true, Release));
+}
+
+/// The management lock is new, and so is everything else: the hypervisor image may have been left and entered again.
+pub fn is_present(cpu: u32) -> bool {
+    percpu::get(cpu).is_some()
+}
