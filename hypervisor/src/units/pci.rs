@@ -142,23 +142,29 @@ impl ConfigSpace {
                         .attach(&setup, actions)
                         .map_err(AssignError::Attach)?;
                 }
-                // The root cell's functions are all those that nobody else has.
-                _ if cell_id == ROOT_CELL => {}
                 _ => {
-                    if self
-                        .functions
-                        .iter()
-                        .any(|other| other.bdf() == device.bdf())
-                    {
+                    let caps = cell.caps_of(device);
+                    if caps.len() != usize::from(device.num_caps.get()) {
+                        return Err(AssignError::Capabilities);
+                    }
+                    let is_root = cell_id == ROOT_CELL;
+                    let interrupts =
+                        device.num_msix_vectors.get() > 0 || caps.iter().any(is_interrupt_cap);
+                    if is_root && !interrupts {
+                        // The root cell has what nobody else has: nothing to remember.
+                        continue;
+                    }
+                    if self.functions.iter().any(|other| {
+                        other.bdf() == device.bdf() && (other.owner() == ROOT_CELL) == is_root
+                    }) {
                         return Err(AssignError::Busy);
                     }
-                    let caps = cell
-                        .pci_caps()
-                        .get(device.caps_range())
+                    let mut function = Function::new(cell_id, device, caps, read)
                         .ok_or(AssignError::Capabilities)?;
-                    let function = Function::new(cell_id, device, caps, read)
-                        .ok_or(AssignError::Capabilities)?;
-                    function.quiesce(quiesce);
+                    if !is_root {
+                        function.quiesce(quiesce);
+                        self.forget_message(device.bdf());
+                    }
                     self.functions
                         .try_push(function)
                         .map_err(|_| AssignError::NoSpace)?;
@@ -193,7 +199,11 @@ impl ConfigSpace {
 
     /// A function was silenced on behalf of another cell: what the root cell wrote to it does not hold any more.
     fn forget_message(&mut self, bdf: u16) {
-        for function in self.functions.iter_mut().filter(|function| function.bdf() == bdf) {
+        for function in self
+            .functions
+            .iter_mut()
+            .filter(|function| function.bdf() == bdf)
+        {
             function.forget_message();
         }
     }
@@ -201,9 +211,15 @@ impl ConfigSpace {
     /// The function at an address as the machine's owner sees it: a non-root cell's before the root cell's.
     fn physical(&mut self, bdf: u16) -> Option<&mut Function> {
         let at = |root: bool| {
-            move |function: &Function| function.bdf() == bdf && (function.owner() == ROOT_CELL) == root
+            move |function: &Function| {
+                function.bdf() == bdf && (function.owner() == ROOT_CELL) == root
+            }
         };
-        let position = self.functions.iter().position(at(false)).or(self.functions.iter().position(at(true)));
+        let position = self
+            .functions
+            .iter()
+            .position(at(false))
+            .or(self.functions.iter().position(at(true)));
         position.map(|position| &mut self.functions[position])
     }
 
@@ -234,11 +250,7 @@ impl ConfigSpace {
         if let Some((link, peer)) = self.links.function(cell_id, at.bdf) {
             return Read::Value(link.config_read(peer, at.offset, at.size));
         }
-        match self
-            .functions
-            .iter()
-            .find(|function| function.bdf() == at.bdf)
-        {
+        match self.physical(at.bdf) {
             Some(function) if function.owner() == cell_id => function.read(at),
             None if cell_id == ROOT_CELL => Read::PassThrough,
             _ => Read::Value(at.ones()),
@@ -257,11 +269,7 @@ impl ConfigSpace {
             link.config_write(peer, at.offset, at.size, value, actions);
             return Write::Done;
         }
-        match self
-            .functions
-            .iter_mut()
-            .find(|function| function.bdf() == at.bdf)
-        {
+        match self.physical(at.bdf) {
             Some(function) if function.owner() == cell_id => function.write(at, value),
             None if cell_id == ROOT_CELL => Write::PassThrough,
             // Probing for devices that are not there is no violation.

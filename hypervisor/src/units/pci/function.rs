@@ -68,10 +68,19 @@ impl Function {
         read: &mut impl FnMut(ConfigAddress) -> u32,
     ) -> Option<Self> {
         let mut kept = ArrayVec::new();
-        for cap in caps.iter().filter(|cap| owner != ROOT_CELL || is_interrupt_cap(cap)) {
+        for cap in caps
+            .iter()
+            .filter(|cap| owner != ROOT_CELL || is_interrupt_cap(cap))
+        {
             kept.try_push(*cap).ok()?;
         }
-        let mut function = Self { owner, device: *device, caps: kept, bars: [0; 6], msi: [0; 4] };
+        let mut function = Self {
+            owner,
+            device: *device,
+            caps: kept,
+            bars: [0; 6],
+            msi: [0; 4],
+        };
         function.reset(read);
         Some(function)
     }
@@ -120,7 +129,11 @@ impl Function {
     pub(super) fn quiesce(&mut self, write: &mut impl FnMut(Quiesce)) {
         let bdf = self.bdf();
         let mut put = |offset, mask, value| {
-            write(Quiesce { address: ConfigAddress::dword(bdf, offset), mask, value });
+            write(Quiesce {
+                address: ConfigAddress::dword(bdf, offset),
+                mask,
+                value,
+            });
         };
         put(COMMAND, 0xffff, COMMAND_INTX_OFF);
         if let Some(start) = self.cap(CAP_MSI).map(|cap| cap.start.get()) {
@@ -154,14 +167,20 @@ impl Function {
 
     pub(super) fn read(&self, at: ConfigAddress) -> Read {
         match self.bar(at.dword_offset()) {
-            Some(bar) if self.owner != ROOT_CELL => Read::Value(self.bars[bar] >> at.shift() & at.ones()),
+            Some(bar) if self.owner != ROOT_CELL => {
+                Read::Value(self.bars[bar] >> at.shift() & at.ones())
+            }
             _ => Read::PassThrough,
         }
     }
 
     pub(super) fn write(&mut self, at: ConfigAddress, value: u32) -> Write {
         if self.owner == ROOT_CELL {
-            let msi = self.caps.iter().find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset)).copied();
+            let msi = self
+                .caps
+                .iter()
+                .find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset))
+                .copied();
             return msi.map_or(Write::PassThrough, |cap| self.write_msi(&cap, at, value));
         }
         let dword = at.dword_offset();

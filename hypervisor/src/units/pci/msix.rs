@@ -32,15 +32,21 @@ impl ConfigSpace {
         write: Option<u64>,
         machine: &mut impl FnMut(u64) -> u32,
     ) -> Option<MsixAccess> {
-        let mut owned = self.functions.iter().filter(|function| function.owner() == cell_id);
+        let mut owned = self
+            .functions
+            .iter()
+            .filter(|function| function.owner() == cell_id);
         let (bdf, (vectors, offset)) =
             owned.find_map(|function| Some((function.bdf(), function.msix_table(address)?)))?;
-        let given_away = |function: &super::Function| function.bdf() == bdf && function.owner() != ROOT_CELL;
+        let given_away =
+            |function: &super::Function| function.bdf() == bdf && function.owner() != ROOT_CELL;
         if cell_id == ROOT_CELL && self.functions.iter().any(given_away) {
             return Some(MsixAccess::Ignore);
         }
         let entry_size = u64::from(ENTRY_SIZE);
-        let Some(value) = write else { return Some(MsixAccess::PassThrough) };
+        let Some(value) = write else {
+            return Some(MsixAccess::PassThrough);
+        };
         if offset >= u64::from(vectors) * entry_size {
             // Pending bits, and whatever else shares the page.
             return Some(MsixAccess::PassThrough);
@@ -57,7 +63,12 @@ impl ConfigSpace {
         if word(ENTRY_CONTROL) & ENTRY_MASKED != 0 {
             return Some(MsixAccess::PassThrough);
         }
-        let address = u64::from(word(ENTRY_ADDRESS_HIGH)) << 32 | u64::from(word(ENTRY_ADDRESS_LOW));
-        Some(MsixAccess::Checked(Message { address, data: word(ENTRY_DATA), vectors: 1 }))
+        let address =
+            u64::from(word(ENTRY_ADDRESS_HIGH)) << 32 | u64::from(word(ENTRY_ADDRESS_LOW));
+        Some(MsixAccess::Checked(Message {
+            address,
+            data: word(ENTRY_DATA),
+            vectors: 1,
+        }))
     }
 }

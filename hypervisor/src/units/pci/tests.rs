@@ -180,22 +180,18 @@ fn every_function_has_one_owner() {
 fn functions_are_handed_over_silent() {
     let mut space = ConfigSpace::new();
     let bytes = config(&[nic()], &CAPS);
+    let put = |offset, mask, value| Quiesce {
+        address: at(NIC, offset, 4),
+        mask,
+        value,
+    };
     let silent = vec![
-        Quiesce {
-            address: at(NIC, 0x04, 4),
-            mask: 0xffff,
-            value: 0x400,
-        },
-        Quiesce {
-            address: at(NIC, 0xd0, 4),
-            mask: 1 << 16,
-            value: 0,
-        },
-        Quiesce {
-            address: at(NIC, 0xa0, 4),
-            mask: 1 << 31,
-            value: 0,
-        },
+        put(0x04, 0xffff, 0x400),
+        put(0xd0, 1 << 16, 0),
+        put(0xd4, u32::MAX, 0),
+        put(0xd8, u32::MAX, 0),
+        put(0xdc, 0xffff, 0),
+        put(0xa0, 1 << 31, 0),
     ];
     assert_eq!(attach(&mut space, RT, &bytes), (Ok(()), silent.clone()));
     assert_eq!(
@@ -320,7 +316,9 @@ fn an_msi_message_is_checked_before_it_counts() {
 #[test]
 fn the_root_cells_messages_are_checked_too() {
     let mut space = ConfigSpace::new();
-    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS))
+        .0
+        .unwrap();
     let mut put = |offset, size, value| write(&mut space, ROOT_CELL, at(NIC, offset, size), value);
     assert_eq!(put(0x10, 4, 0), Write::PassThrough, "all else is free");
     assert_eq!(put(0x40, 4, 0), Write::PassThrough);
@@ -328,27 +326,47 @@ fn the_root_cells_messages_are_checked_too() {
     assert_eq!(put(0xd4, 4, 0xfee0_1000), Write::PassThrough);
     assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
     assert_eq!(put(0xdc, 2, 0x22), Write::PassThrough);
-    let message = Message { address: 0xfee0_1000, data: 0x22, vectors: 1 };
+    let message = Message {
+        address: 0xfee0_1000,
+        data: 0x22,
+        vectors: 1,
+    };
     assert_eq!(put(0xd2, 2, 1), Write::Checked(message));
     assert_eq!(space.read(ROOT_CELL, at(NIC, 0x10, 4)), Read::PassThrough);
 
     // Lent and back again: what the root cell wrote is gone from the machine, and not believed any more.
     attach(&mut space, RT, &config(&[nic()], &CAPS)).0.unwrap();
-    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Done);
+    assert_eq!(
+        write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1),
+        Write::Done
+    );
     space.detach_cell(RT, &mut |_| {}, &mut |_| {});
-    let nothing = Message { address: 0, data: 0, vectors: 1 };
-    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Checked(nothing));
+    let nothing = Message {
+        address: 0,
+        data: 0,
+        vectors: 1,
+    };
+    assert_eq!(
+        write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1),
+        Write::Checked(nothing)
+    );
 }
 
 #[test]
 fn an_msix_entry_is_checked_when_it_is_open() {
     let mut space = ConfigSpace::new();
-    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS))
+        .0
+        .unwrap();
     let mut table = [0u32; 12];
     (table[3], table[7], table[11]) = (1, 1, 1);
     let mut access = |cell, offset: u64, size, value: Option<u64>| {
-        let answer = space.msix(cell, TABLE + offset, size, value, &mut |at| table[(at - TABLE) as usize / 4]);
-        if let (Some(value), Some(MsixAccess::PassThrough | MsixAccess::Checked(_))) = (value, answer) {
+        let answer = space.msix(cell, TABLE + offset, size, value, &mut |at| {
+            table[(at - TABLE) as usize / 4]
+        });
+        if let (Some(value), Some(MsixAccess::PassThrough | MsixAccess::Checked(_))) =
+            (value, answer)
+        {
             for n in 0..usize::from(size) / 4 {
                 if let Some(word) = table.get_mut(offset as usize / 4 + n) {
                     *word = (value >> (32 * n)) as u32;
@@ -357,18 +375,58 @@ fn an_msix_entry_is_checked_when_it_is_open() {
         }
         answer
     };
-    let message = |address, data| Some(MsixAccess::Checked(Message { address, data, vectors: 1 }));
-    assert_eq!(access(ROOT_CELL, 0x10, 4, None), Some(MsixAccess::PassThrough));
-    assert_eq!(access(ROOT_CELL, 0x10, 4, Some(0xfee0_1000)), Some(MsixAccess::PassThrough));
-    assert_eq!(access(ROOT_CELL, 0x14, 4, Some(1)), Some(MsixAccess::PassThrough));
-    assert_eq!(access(ROOT_CELL, 0x18, 4, Some(0x41)), Some(MsixAccess::PassThrough));
-    assert_eq!(access(ROOT_CELL, 0x1c, 4, Some(0)), message(0x1_fee0_1000, 0x41));
-    assert_eq!(access(ROOT_CELL, 0x10, 8, Some(0xfee0_2000)), message(0xfee0_2000, 0x41));
-    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(0x42)), message(0xfee0_2000, 0x42));
-    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(1 << 32 | 0x43)), Some(MsixAccess::PassThrough));
-    assert_eq!(access(ROOT_CELL, 0x20, 1, Some(0)), Some(MsixAccess::Ignore));
-    assert_eq!(access(ROOT_CELL, 0x24, 8, Some(0)), Some(MsixAccess::Ignore));
-    assert_eq!(access(ROOT_CELL, 0x30, 4, Some(0)), Some(MsixAccess::PassThrough), "behind the table");
+    let message = |address, data| {
+        Some(MsixAccess::Checked(Message {
+            address,
+            data,
+            vectors: 1,
+        }))
+    };
+    assert_eq!(
+        access(ROOT_CELL, 0x10, 4, None),
+        Some(MsixAccess::PassThrough)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x10, 4, Some(0xfee0_1000)),
+        Some(MsixAccess::PassThrough)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x14, 4, Some(1)),
+        Some(MsixAccess::PassThrough)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x18, 4, Some(0x41)),
+        Some(MsixAccess::PassThrough)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x1c, 4, Some(0)),
+        message(0x1_fee0_1000, 0x41)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x10, 8, Some(0xfee0_2000)),
+        message(0xfee0_2000, 0x41)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x18, 8, Some(0x42)),
+        message(0xfee0_2000, 0x42)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x18, 8, Some(1 << 32 | 0x43)),
+        Some(MsixAccess::PassThrough)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x20, 1, Some(0)),
+        Some(MsixAccess::Ignore)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x24, 8, Some(0)),
+        Some(MsixAccess::Ignore)
+    );
+    assert_eq!(
+        access(ROOT_CELL, 0x30, 4, Some(0)),
+        Some(MsixAccess::PassThrough),
+        "behind the table"
+    );
     assert_eq!(access(ROOT_CELL, 0x1000, 4, None), None);
     assert_eq!(access(RT, 0, 4, None), None);
 }
@@ -380,7 +438,10 @@ fn an_msix_table_belongs_to_the_owner() {
     assert_eq!(read(RT), Some(MsixAccess::PassThrough));
     assert_eq!(read(ROOT_CELL), Some(MsixAccess::Ignore));
     space.detach_cell(RT, &mut |_| {}, &mut |_| {});
-    assert_eq!(space.msix(ROOT_CELL, TABLE, 4, None, &mut |_| 0), Some(MsixAccess::PassThrough));
+    assert_eq!(
+        space.msix(ROOT_CELL, TABLE, 4, None, &mut |_| 0),
+        Some(MsixAccess::PassThrough)
+    );
 }
 
 proptest! {
