@@ -10,14 +10,18 @@ pub const OK: u64 = 0;
 pub const ERROR: u64 = 1;
 
 /// Put a request on the ring. Words: 0 request kind, 1 slot | generation << 32, 2 policy | priority << 16, 3 number, 4–9 arguments,
-/// 10 cookie. Answer: word 0 the request's id. If the kind is answered, a [`EVENT_RETURN`] event with the cookie follows.
+/// 10 cookie. Answer: word 0 the request's id. If the kind is answered, a [`EVENT_RETURN`] event with the cookie follows, unless
+/// [`EVENT_GONE`] for the slot, [`EVENT_RESET`] or the client's own [`FORGET`] ends it before.
+/// Errors: ESRCH (Linux has not given out this slot with this generation), EIO (Linux is not there), EAGAIN (too much under way: try
+/// again after an event), EINVAL.
 pub const SUBMIT: u64 = 1;
 /// Fetch events. Answer: events of [`EVENT_WORDS`] words each, at most [`MAX_EVENTS`]; fewer than that many: no more for now.
 pub const COLLECT: u64 = 2;
 /// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first);
 /// right before that answer, an [`EVENT_INTERRUPTED`] event is announced. Error ESRCH: the thread is in no forwarded call.
 pub const CANCEL: u64 = 3;
-/// The thread of a slot is no more: drop what is in flight for it. Words: 0 slot | generation << 32.
+/// The thread of a slot is no more: drop its call and the client's calls for it. (EXIT, THREAD_EXIT and UNMAP submitted before
+/// are still sent, but not answered.) Words: 0 slot | generation << 32.
 pub const FORGET: u64 = 4;
 /// A thread may make forwarded calls from now on. Words: 0 slot | generation << 32, 1 policy | priority << 16. Again: the scheduling changed.
 pub const ADMIT: u64 = 5;

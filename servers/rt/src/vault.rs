@@ -84,6 +84,11 @@ impl<T> Kept<T> {
         self.value
     }
 
+    /// The contents, for good: for a server that orders its own changes so that any crash leaves something to go on from.
+    pub fn into_inner(self) -> &'static mut T {
+        self.value
+    }
+
     /// Changes the contents; a crash within `change` leaves them marked as torn.
     pub fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
         self.head.changes |= 1;

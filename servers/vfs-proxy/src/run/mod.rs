@@ -1,0 +1,155 @@
+//! What runs under the kernel: start-up and the event loop.
+
+mod live;
+
+use alloc::boxed::Box;
+use ipc::message::LABEL_FOREIGN;
+use ipc::protocol::vfs;
+use ipc::shadow::MAX_SLOTS;
+use live::{Live, Port};
+use rt::vault::Found;
+use rt::{Answer, Caller, Cap, Irq, Message, ObjectType, Replies, Server, Start, log};
+use vfs_proxy::book::{Book, VERSION};
+use vfs_proxy::client;
+use vfs_proxy::state::{State, linux_errors::EIO};
+use zerocopy::FromZeros;
+
+/// Milliseconds between heartbeats; with each the rings are looked at too, in case a doorbell was lost.
+const BEAT_MS: u64 = 80;
+/// One Reply for each thread slot, and some for callers that are answered at once.
+const REPLIES: u32 = MAX_SLOTS as u32 + 4;
+/// Bit of the doorbell interrupt in the notification, and of the state-change interrupt.
+const DOORBELL: u64 = 1;
+const STATE_CHANGE: u64 = 2;
+/// Linux error: no such device.
+const ENODEV: u64 = 19;
+
+/// The server.
+pub fn main(mut start: Start) -> ! {
+    let first_reply = start.slots.take_run(REPLIES).expect("the table has slots for all Replies");
+    match Live::find(&start) {
+        Some(live) => forward(start, live, first_reply),
+        None => {
+            log!("there is no shadow device: forwarded calls fail");
+            let replies = fresh_replies(first_reply, |_| false);
+            rt::serve(&mut Alone, Start::ENDPOINT, replies)
+        }
+    }
+}
+
+fn forward(mut start: Start, mut live: Live, first_reply: u32) -> ! {
+    let (book, found) = match start.vault().and_then(|vault| vault.open::<Book>(VERSION)) {
+        Some(kept) => {
+            let found = kept.found();
+            (kept.into_inner(), found)
+        }
+        // No vault: a crash then costs what is under way.
+        None => (Box::leak(Box::new(Book::new_zeroed())), Found::Nothing),
+    };
+    // Nobody is kept yet, so nothing can be answered here.
+    let mut none = Replies::new(0);
+    let mut port = Port { live: &mut live, replies: &mut none };
+    let state = match found {
+        Found::Nothing => {
+            port.live.silence();
+            // Ids of a former life of the cell must never come again: the counter has gone on since.
+            State::fresh(book, rt::time::now(), &mut port)
+        }
+        Found::Whole | Found::Torn => State::recover(book, &mut port),
+    };
+    let replies = fresh_replies(first_reply, |slot| state.kept().any(|kept| kept == slot));
+    live.announce(start.info.tsc_khz);
+    let beat = rt::time::milliseconds(BEAT_MS, start.info.tsc_khz);
+    let interrupts = [(DOORBELL, start.irq("doorbell")), (STATE_CHANGE, start.irq("state-change"))];
+    log!("shadow channel ready, {} calls under way", state.kept().count());
+    // The first beat is due at once: it looks at what was there before the interrupts were enabled.
+    let mut forwarder = Forwarder { state, live, interrupts, beat, next_beat: 0 };
+    rt::serve(&mut forwarder, Start::ENDPOINT, replies)
+}
+
+/// Makes the Replies anew but those that keep a caller whose call is in the books. A caller in any other was lost with the
+/// former instance, before it did anything: deleting the Reply tells it so.
+fn fresh_replies(first: u32, is_kept: impl Fn(u32) -> bool) -> Replies {
+    let mut replies = Replies::new(REPLIES as usize);
+    for slot in first..first + REPLIES {
+        if is_kept(slot) {
+            replies.adopt_kept();
+            continue;
+        }
+        if Start::CAP_TABLE.identify(slot).is_ok_and(|held| held.is_some()) {
+            Start::CAP_TABLE.delete(slot).expect("the table is this server's own");
+        }
+        Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1).expect("the manifest gives memory for all Replies");
+        replies.adopt(Cap::new(slot));
+    }
+    replies
+}
+
+struct Forwarder {
+    state: State<'static>,
+    live: Live,
+    interrupts: [(u64, Option<Cap<Irq>>); 2],
+    beat: u64,
+    next_beat: u64,
+}
+
+impl Server for Forwarder {
+    fn message(&mut self, message: &Message, caller: Caller, replies: &mut Replies) -> Option<(Caller, Answer)> {
+        let mut port = Port { live: &mut self.live, replies };
+        if message.label() == LABEL_FOREIGN {
+            let args = core::array::from_fn(|index| message.word(1 + index));
+            return match self.state.call(message.badge, message.word(0), args, caller.reply().slot(), &mut port) {
+                Ok(()) => None,
+                Err(error) => Some((caller, Answer::value(-error))),
+            };
+        }
+        let reply = client::serve(&mut self.state, message.label(), |index| message.word(index), &mut port);
+        Some((caller, Answer::new(reply.label, reply.words())))
+    }
+
+    fn signal(&mut self, bits: u64, replies: &mut Replies) {
+        for (bit, interrupt) in self.interrupts {
+            if let Some(interrupt) = interrupt.filter(|_| bits & bit != 0) {
+                // Before looking: what comes meanwhile interrupts again.
+                let _ = interrupt.ack();
+            }
+        }
+        self.look(replies);
+    }
+
+    fn timeout(&mut self, replies: &mut Replies) {
+        self.next_beat = rt::time::now() + self.beat;
+        self.live.beat();
+        self.look(replies);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        Some(self.next_beat)
+    }
+}
+
+impl Forwarder {
+    fn look(&mut self, replies: &mut Replies) {
+        let was_attached = self.state.attached();
+        self.state.look(&mut Port { live: &mut self.live, replies });
+        match (was_attached, self.state.attached()) {
+            (false, true) => log!("Linux is there"),
+            (true, false) => log!("Linux is gone"),
+            _ => {}
+        }
+    }
+}
+
+/// The server of a system that has no Linux beside it.
+struct Alone;
+
+impl Server for Alone {
+    fn message(&mut self, message: &Message, caller: Caller, _: &mut Replies) -> Option<(Caller, Answer)> {
+        let answer = match message.label() {
+            LABEL_FOREIGN => Answer::value(-EIO),
+            vfs::COLLECT => Answer::new(vfs::OK, &[]),
+            _ => Answer::new(vfs::ERROR, &[ENODEV]),
+        };
+        Some((caller, answer))
+    }
+}

@@ -1,0 +1,523 @@
+//! The bookkeeping.
+//!
+//! Rules:
+//! * A request is in the book before it is on the ring, and requests go on the ring in the order of their ids. So what the ring's
+//!   newest id and the book say together is enough to go on after a crash: nothing is lost, nothing is put on the ring twice.
+//! * What Linux sends is believed only if slot, generation and id are those of something under way. The rest is dropped and counted.
+//! * Nothing waits: a full ring leaves requests in the book, a full event queue leaves responses on the ring.
+
+use crate::book::{Book, EVENTS, Event, Place, SUBMISSIONS, Submission, id, place};
+use crate::channel::Channel;
+use ipc::protocol::vfs::{EVENT_GONE, EVENT_RESET, EVENT_RETURN, EVENT_SIGNAL, EVENT_START, EVENT_WORDS};
+use ipc::shadow::{self, MAX_SLOTS, REQUESTS, RESPONSES, Request, Response, request_kind, response_kind, special};
+use linux_errors::*;
+
+/// Linux error numbers that the forwarder gives by itself.
+pub mod linux_errors {
+    /// No such process: the slot or its generation is not known.
+    pub const ESRCH: i64 = 3;
+    /// Interrupted.
+    pub const EINTR: i64 = 4;
+    /// Linux is not there, or went away.
+    pub const EIO: i64 = 5;
+    /// No room just now.
+    pub const EAGAIN: i64 = 11;
+    /// Malformed.
+    pub const EINVAL: i64 = 22;
+    /// Not a call that can be forwarded.
+    pub const ENOSYS: i64 = 38;
+}
+
+/// Highest number of a system call that a program can make; above are those that only the client may make.
+const LAST_FOREIGN_NUMBER: u64 = 511;
+
+/// A request of the client, checked for form only.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// Kind of request.
+    pub kind: u32,
+    /// Slot.
+    pub slot: u32,
+    /// Generation.
+    pub generation: u32,
+    /// Policy | priority << 16.
+    pub scheduling: u32,
+    /// Number of the call.
+    pub number: u64,
+    /// Arguments.
+    pub args: [u64; 6],
+    /// What the client recognises the answer by.
+    pub cookie: u64,
+}
+
+/// The bookkeeping of one instance.
+#[derive(Debug)]
+pub struct State<'a> {
+    book: &'a mut Book,
+    /// Id of the newest request on the ring.
+    newest: u64,
+    /// Entries of the book that are not on the ring yet.
+    queued: usize,
+}
+
+impl<'a> State<'a> {
+    /// Starts with empty books. `sequence` must be beyond every one used before on this channel.
+    pub fn fresh(book: &'a mut Book, sequence: u64, channel: &mut impl Channel) -> State<'a> {
+        book.sequence = sequence;
+        if channel.peer().is_some() {
+            // Take over the other side's view of the rings; what is on them was not meant for us.
+            let (tail, head) = (channel.request_head(), channel.response_tail());
+            channel.set_request_tail(tail);
+            channel.set_response_head(head);
+        } else {
+            channel.set_request_tail(0);
+            channel.set_response_head(0);
+        }
+        State { book, newest: 0, queued: 0 }
+    }
+
+    /// Goes on with the books of an instance that died anywhere.
+    pub fn recover(book: &'a mut Book, channel: &mut impl Channel) -> State<'a> {
+        let tail = channel.request_tail();
+        // Our own section: nobody else writes it. An id there is older than the book's sequence, or it is not from this life.
+        let newest = channel.request(tail.wrapping_sub(1)).id;
+        let newest = if newest <= id(book.sequence, Place::Submission(SUBMISSIONS - 1)) { newest } else { 0 };
+        let mut state = State { book, newest, queued: 0 };
+        // What needs no answer leaves the book when it is on the ring: the crash may have been in between.
+        for index in 0..SUBMISSIONS {
+            let entry = &mut state.book.submissions[index];
+            if entry.id != 0 && entry.id <= newest && !is_answered(entry.kind) {
+                entry.id = 0;
+            }
+        }
+        state.queued = state.ids().filter(|id| *id > newest).count();
+        // An event that was put although its response was not yet taken.
+        let head = channel.response_head();
+        let waiting = state.book.event_tail.wrapping_sub(state.book.event_head);
+        if waiting != 0 && waiting as usize <= EVENTS {
+            let last = state.book.events[event_index(state.book.event_tail.wrapping_sub(1))];
+            if last.source == source(head) {
+                state.end_submission(last.words[7]);
+                channel.set_response_head(head.wrapping_add(1));
+            }
+        } else if waiting != 0 {
+            state.book.event_head = state.book.event_tail;
+        }
+        state
+    }
+
+    /// Ids under way.
+    fn ids(&self) -> impl Iterator<Item = u64> {
+        let calls = self.book.threads.iter().map(|thread| thread.id);
+        calls.chain(self.book.submissions.iter().map(|entry| entry.id)).filter(|id| *id != 0)
+    }
+
+    /// Replies that keep a caller whose call waits for Linux.
+    pub fn kept(&self) -> impl Iterator<Item = u32> {
+        self.book.threads.iter().filter(|thread| thread.id != 0).map(|thread| thread.reply)
+    }
+
+    /// Events that wait for the client.
+    pub fn events(&self) -> usize {
+        self.book.event_tail.wrapping_sub(self.book.event_head) as usize
+    }
+
+    /// Whether Linux is there.
+    pub fn attached(&self) -> bool {
+        self.book.attached != 0
+    }
+
+    // ---- calls of applications
+
+    /// A thread's system call. An error number is answered at once; `Ok`: the Reply is kept until the result comes.
+    pub fn call(&mut self, identity: u64, number: u64, args: [u64; 6], reply: u32, channel: &mut impl Channel) -> Result<(), i64> {
+        if number > LAST_FOREIGN_NUMBER {
+            return Err(ENOSYS);
+        }
+        if !self.attached() {
+            return Err(EIO);
+        }
+        let (slot, generation) = shadow::identity_parts(identity);
+        let thread = self.book.threads.get_mut(slot as usize).filter(|thread| thread.admitted != 0 && thread.generation == generation);
+        let thread = thread.ok_or(EIO)?;
+        if thread.id != 0 {
+            // It cannot call while it waits: its former call was cancelled by the kernel. That one's answer will be dropped.
+            let (stale, old) = (thread.id, thread.reply);
+            thread.id = 0;
+            self.queued -= usize::from(stale > self.newest);
+            channel.answer(old, -EINTR);
+        }
+        self.book.sequence += 1;
+        let thread = &mut self.book.threads[slot as usize];
+        (thread.number, thread.args, thread.reply) = (number, args, reply);
+        thread.id = id(self.book.sequence, Place::Thread(slot as usize));
+        let id = thread.id;
+        self.queued += 1;
+        self.pump(Some(id), channel);
+        Ok(())
+    }
+
+    // ---- calls of the client
+
+    /// A request of the client: its id.
+    pub fn submit(&mut self, wish: &Wish, channel: &mut impl Channel) -> Result<u64, i64> {
+        if !matches!(wish.kind, request_kind::CALL | request_kind::EXIT | request_kind::THREAD_EXIT | request_kind::UNMAP) {
+            return Err(EINVAL);
+        }
+        if !self.attached() {
+            return Err(EIO);
+        }
+        self.known(wish.slot, wish.generation)?;
+        let id = self.enter(wish)?;
+        self.pump(Some(id), channel);
+        Ok(id)
+    }
+
+    /// Interrupts the call of a thread, if it is in one.
+    pub fn cancel(&mut self, slot: u32, generation: u32, channel: &mut impl Channel) -> Result<(), i64> {
+        self.known(slot, generation)?;
+        let thread = &mut self.book.threads[slot as usize];
+        let (call, reply, scheduling) = (thread.id, thread.reply, thread.scheduling);
+        if call == 0 {
+            return Ok(());
+        }
+        if call > self.newest {
+            // Linux has not seen it.
+            thread.id = 0;
+            self.queued -= 1;
+            channel.answer(reply, -EINTR);
+            return Ok(());
+        }
+        let args = [call, 0, 0, 0, 0, 0];
+        let id = self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
+        self.pump(Some(id), channel);
+        Ok(())
+    }
+
+    /// A thread may make calls, or its scheduling changed.
+    pub fn admit(&mut self, slot: u32, generation: u32, scheduling: u32) -> Result<(), i64> {
+        self.known(slot, generation)?;
+        let thread = &mut self.book.threads[slot as usize];
+        thread.scheduling = scheduling;
+        thread.admitted = 1;
+        Ok(())
+    }
+
+    /// A thread is no more: its call and the client's calls for it are dropped. What ends it on the other side is still sent.
+    pub fn forget(&mut self, slot: u32, generation: u32, channel: &mut impl Channel) -> Result<(), i64> {
+        self.known(slot, generation)?;
+        self.expel(slot as usize, channel);
+        for entry in &mut self.book.submissions {
+            if entry.id != 0 && entry.slot == slot && entry.generation == generation {
+                if entry.kind == request_kind::CALL && entry.id > self.newest {
+                    entry.id = 0;
+                    self.queued -= 1;
+                } else {
+                    entry.forgotten = 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest event.
+    pub fn take_event(&mut self) -> Option<[u64; EVENT_WORDS]> {
+        if self.events() == 0 {
+            return None;
+        }
+        let words = self.book.events[event_index(self.book.event_head)].words;
+        self.book.event_head = self.book.event_head.wrapping_add(1);
+        Some(words)
+    }
+
+    fn known(&self, slot: u32, generation: u32) -> Result<(), i64> {
+        let thread = self.book.threads.get(slot as usize).ok_or(EINVAL)?;
+        if thread.known != 0 && thread.generation == generation { Ok(()) } else { Err(ESRCH) }
+    }
+
+    fn enter(&mut self, wish: &Wish) -> Result<u64, i64> {
+        let index = self.book.submissions.iter().position(|entry| entry.id == 0).ok_or(EAGAIN)?;
+        self.book.sequence += 1;
+        let id = id(self.book.sequence, Place::Submission(index));
+        let Wish { kind, slot, generation, scheduling, number, args, cookie } = *wish;
+        let entry = &mut self.book.submissions[index];
+        *entry = Submission { id: 0, kind, forgotten: 0, slot, generation, scheduling, reserved: 0, number, args, cookie };
+        entry.id = id;
+        self.queued += 1;
+        Ok(id)
+    }
+
+    /// Ends a thread's right to call, and the call that it is in.
+    fn expel(&mut self, slot: usize, channel: &mut impl Channel) {
+        let thread = &mut self.book.threads[slot];
+        thread.admitted = 0;
+        if thread.id != 0 {
+            let (call, reply) = (thread.id, thread.reply);
+            thread.id = 0;
+            self.queued -= usize::from(call > self.newest);
+            channel.answer(reply, -EIO);
+        }
+    }
+
+    // ---- towards Linux
+
+    /// Puts on the ring what fits, oldest first. `latest`: the id entered just now, that need not be searched if it is the only one.
+    fn pump(&mut self, latest: Option<u64>, channel: &mut impl Channel) {
+        let mut sent = false;
+        while self.queued != 0 && self.attached() {
+            let tail = channel.request_tail();
+            // A head beyond the tail, or too far behind, is nonsense: as good as a full ring.
+            if tail.wrapping_sub(channel.request_head()) as usize >= REQUESTS {
+                break;
+            }
+            let newest = self.newest;
+            let only = latest.filter(|_| self.queued == 1);
+            let Some(next) = only.or_else(|| self.ids().filter(|id| *id > newest).min()) else {
+                debug_assert!(false, "the count of queued requests is wrong");
+                self.queued = 0;
+                break;
+            };
+            channel.put_request(tail, &self.request(next));
+            self.newest = next;
+            self.queued -= 1;
+            channel.set_request_tail(tail.wrapping_add(1));
+            if let Place::Submission(index) = place(next)
+                && !is_answered(self.book.submissions[index].kind)
+            {
+                self.book.submissions[index].id = 0;
+            }
+            sent = true;
+        }
+        if sent {
+            channel.doorbell();
+        }
+    }
+
+    fn request(&self, id: u64) -> Request {
+        let (kind, slot, generation, scheduling, number, args) = match place(id) {
+            Place::Thread(slot) => {
+                let t = &self.book.threads[slot];
+                (request_kind::CALL, slot as u32, t.generation, t.scheduling, t.number, t.args)
+            }
+            Place::Submission(index) => {
+                let e = &self.book.submissions[index];
+                (e.kind, e.slot, e.generation, e.scheduling, e.number, e.args)
+            }
+        };
+        let (policy, priority) = (scheduling as u16, (scheduling >> 16) as u16);
+        Request { id, kind, slot, generation, policy, priority, number, args, reserved: [0; 6] }
+    }
+
+    // ---- from Linux
+
+    /// Looks at everything that Linux may have changed.
+    pub fn look(&mut self, channel: &mut impl Channel) {
+        self.check_peer(channel);
+        let before = self.book.event_tail;
+        self.drain(channel);
+        self.pump(None, channel);
+        if self.book.event_tail != before {
+            channel.signal();
+        }
+    }
+
+    /// Takes responses while there is room for what they may bring.
+    pub fn drain(&mut self, channel: &mut impl Channel) {
+        if !self.attached() {
+            return;
+        }
+        let head = channel.response_head();
+        let tail = channel.response_tail();
+        let count = tail.wrapping_sub(head);
+        if count as usize > RESPONSES {
+            // The other side has lost its mind: nothing on the ring can be told from anything else.
+            channel.dropped();
+            channel.set_response_head(tail);
+            self.reset(channel);
+            return;
+        }
+        for offset in 0..count {
+            // One place stays free for a reset.
+            if self.events() + 1 >= EVENTS {
+                break;
+            }
+            let index = head.wrapping_add(offset);
+            let response = channel.response(index);
+            if !self.respond(&response, index, channel) {
+                channel.dropped();
+            }
+            channel.set_response_head(index.wrapping_add(1));
+        }
+    }
+
+    /// One response; `false`: not valid.
+    fn respond(&mut self, response: &Response, index: u32, channel: &mut impl Channel) -> bool {
+        let slot = response.slot as usize;
+        if slot >= MAX_SLOTS {
+            return false;
+        }
+        let generation = response.generation;
+        let thread = &mut self.book.threads[slot];
+        let is_known = thread.known != 0 && thread.generation == generation;
+        match response.kind {
+            response_kind::RETURN => self.returned(response, index, channel),
+            response_kind::START => {
+                if thread.known != 0 || response.id != 0 {
+                    return false;
+                }
+                (thread.known, thread.generation, thread.admitted) = (1, generation, 0);
+                self.event(EVENT_START, response, 0, index);
+                true
+            }
+            response_kind::SIGNAL if is_known => {
+                self.event(EVENT_SIGNAL, response, 0, index);
+                true
+            }
+            response_kind::GONE if is_known => {
+                thread.known = 0;
+                self.expel(slot, channel);
+                self.drop_submissions(response.slot, generation);
+                self.event(EVENT_GONE, response, 0, index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn returned(&mut self, response: &Response, index: u32, channel: &mut impl Channel) -> bool {
+        let (id, slot) = (response.id, response.slot as usize);
+        if id == 0 || id > self.newest {
+            return false;
+        }
+        match place(id) {
+            Place::Thread(of) => {
+                let thread = &mut self.book.threads[slot];
+                if of != slot || thread.id != id || thread.generation != response.generation {
+                    return false;
+                }
+                // First the answer, then the book: after a crash in between it is answered again, to nobody.
+                channel.answer(thread.reply, response.value);
+                thread.id = 0;
+            }
+            Place::Submission(of) => {
+                let entry = self.book.submissions[of];
+                if entry.id != id || entry.slot != response.slot || entry.generation != response.generation {
+                    return false;
+                }
+                let mut response = *response;
+                if entry.kind == request_kind::CALL && entry.number == special::CLONE && response.value > 0 && !self.introduce(&response) {
+                    response.value = -EIO;
+                }
+                if entry.forgotten == 0 {
+                    self.event(EVENT_RETURN, &response, entry.cookie, index);
+                }
+                self.book.submissions[of].id = 0;
+            }
+        }
+        true
+    }
+
+    /// The slot that Linux gave a new thread; `false`: it gave one that is taken, or none.
+    fn introduce(&mut self, response: &Response) -> bool {
+        match self.book.threads.get_mut(response.new_slot as usize) {
+            Some(thread) if thread.known == 0 => {
+                (thread.known, thread.generation, thread.admitted) = (1, response.new_generation, 0);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn end_submission(&mut self, id: u64) {
+        if let Place::Submission(index) = place(id)
+            && id != 0
+            && self.book.submissions[index].id == id
+        {
+            self.book.submissions[index].id = 0;
+        }
+    }
+
+    /// The other side of a slot is gone: nothing about it will be answered any more.
+    fn drop_submissions(&mut self, slot: u32, generation: u32) {
+        for entry in &mut self.book.submissions {
+            if entry.id != 0 && entry.slot == slot && entry.generation == generation {
+                self.queued -= usize::from(entry.id > self.newest);
+                entry.id = 0;
+            }
+        }
+    }
+
+    fn event(&mut self, kind: u64, response: &Response, cookie: u64, index: u32) {
+        let words = [
+            kind,
+            u64::from(response.slot) | u64::from(response.generation) << 32,
+            response.value as u64,
+            cookie,
+            u64::from(response.pid) | u64::from(response.code as u32) << 32,
+            u64::from(response.policy) | u64::from(response.priority) << 16,
+            u64::from(response.new_slot) | u64::from(response.new_generation) << 32,
+            response.id,
+        ];
+        self.put_event(Event { words, source: source(index) });
+    }
+
+    fn put_event(&mut self, event: Event) {
+        debug_assert!(self.events() < EVENTS);
+        self.book.events[event_index(self.book.event_tail)] = event;
+        self.book.event_tail = self.book.event_tail.wrapping_add(1);
+    }
+
+    /// Notices that Linux came, went, or is another one.
+    fn check_peer(&mut self, channel: &mut impl Channel) {
+        match (self.attached(), channel.peer()) {
+            (true, Some(epoch)) if epoch == self.book.epoch => {}
+            (true, other) => {
+                self.book.attached = 0;
+                self.reset(channel);
+                if let Some(epoch) = other {
+                    self.attach(epoch);
+                }
+            }
+            (false, Some(epoch)) => self.attach(epoch),
+            (false, None) => {}
+        }
+    }
+
+    fn attach(&mut self, epoch: u32) {
+        self.book.epoch = epoch;
+        self.book.attached = 1;
+    }
+
+    /// Ends all that is under way with EIO, forgets every slot, and says so. Events of before are still delivered.
+    fn reset(&mut self, channel: &mut impl Channel) {
+        for slot in 0..MAX_SLOTS {
+            self.book.threads[slot].known = 0;
+            self.expel(slot, channel);
+        }
+        for entry in &mut self.book.submissions {
+            entry.id = 0;
+        }
+        self.queued = 0;
+        // A second reset that finds the first one undelivered says nothing new.
+        let last = self.book.events[event_index(self.book.event_tail.wrapping_sub(1))].words[0];
+        if self.events() == 0 || last != EVENT_RESET {
+            self.put_event(Event { words: [EVENT_RESET, 0, 0, 0, 0, 0, 0, 0], source: 0 });
+        }
+    }
+}
+
+/// Whether a request of this kind is answered by a return.
+const fn is_answered(kind: u32) -> bool {
+    matches!(kind, request_kind::CALL | request_kind::UNMAP)
+}
+
+const fn event_index(index: u32) -> usize {
+    index as usize % EVENTS
+}
+
+const fn source(index: u32) -> u64 {
+    index as u64 | 1 << 32
+}
+
+#[cfg(test)]
+mod tests;
