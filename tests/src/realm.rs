@@ -3,6 +3,9 @@
 /// Where the product's files lie inside Linux.
 pub const FILES: &str = "/usr/lib/crtos";
 
+/// What `init` says on the console when all servers are ready.
+pub const READY: &str = "init: ready";
+
 /// One step: what it is, and the command.
 pub struct Step {
     /// For people.
@@ -22,24 +25,15 @@ pub const BRING_UP: [Step; 5] = [
         &["/sbin/insmod", "/usr/lib/crtos/crtos.ko"],
     ),
     step("enable the hypervisor", &["crtos", "enable"]),
-    step(
-        "create the cell",
-        &["crtos", "cell", "create", "/usr/lib/crtos/srtos.cell"],
-    ),
-    step(
-        "load the image",
-        &["crtos", "cell", "load", "srtos", "/usr/lib/crtos/srtos.bin"],
-    ),
-    step("start the cell", &["crtos", "cell", "start", "srtos"]),
+    step("create the cell", &["crtos", "cell", "create"]),
+    step("load the image", &["crtos", "cell", "load"]),
+    step("start the cell", &["crtos", "cell", "start"]),
 ];
 
 /// And back.
 pub const TAKE_DOWN: [Step; 4] = [
-    step(
-        "shut the cell down",
-        &["crtos", "cell", "shutdown", "srtos"],
-    ),
-    step("destroy the cell", &["crtos", "cell", "destroy", "srtos"]),
+    step("shut the cell down", &["crtos", "cell", "shutdown"]),
+    step("destroy the cell", &["crtos", "cell", "destroy"]),
     step("disable the hypervisor", &["crtos", "disable"]),
     step("unload crtos.ko", &["/sbin/rmmod", "crtos"]),
 ];

@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 
+use super::support::same;
 use crate::suite::{Bench, State, Suite, Wanted, case, said};
 
 const MACHINE: Wanted = Wanted::new(State::Installed);
@@ -28,9 +29,8 @@ pub const NO_SVM: Suite = Suite {
         ..MACHINE
     }),
     cases: &[case("enable", |bench| {
-        bench.ok("insmod /usr/lib/crtos/crtos.ko")?;
         refused(bench, "crtos enable", &["SVM"])?;
-        bench.ok("rmmod crtos")?;
+        nothing_left(bench)?;
         bench.dmesg_is_clean()
     })],
 };
@@ -43,9 +43,8 @@ pub const NO_MEMORY: Suite = Suite {
         ..MACHINE
     }),
     cases: &[case("enable", |bench| {
-        bench.ok("insmod /usr/lib/crtos/crtos.ko")?;
         refused(bench, "crtos enable", &["memmap="])?;
-        bench.ok("rmmod crtos")?;
+        nothing_left(bench)?;
         bench.dmesg_is_clean()
     })],
 };
@@ -68,40 +67,48 @@ fn refused(bench: &mut Bench<'_>, command: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// A failed enable has unloaded what it loaded, and all CPUs are there.
+fn nothing_left(bench: &mut Bench<'_>) -> Result<()> {
+    bench
+        .ok("! grep -q ^crtos /proc/modules && test $(nproc) = 4")
+        .map(drop)
+}
+
 fn no_module(bench: &mut Bench<'_>) -> Result<()> {
+    refused(bench, "crtos cell list", &["crtos enable"])?;
+    refused(bench, "crtos disable", &["crtos"])?;
+    let run = bench.sh("crtos run /bin/true")?;
+    same("status of crtos run", run.status, 125)?;
+    bench.ok("mv /usr/lib/crtos/crtos.ko /tmp")?;
     refused(bench, "crtos enable", &["crtos.ko"])?;
-    refused(bench, "crtos cell list", &["crtos.ko"])?;
-    refused(bench, "crtos run /bin/true", &["crtos.ko"])
+    bench.ok("sed 's/vermagic=6/vermagic=5/' /tmp/crtos.ko > /usr/lib/crtos/crtos.ko")?;
+    refused(bench, "crtos enable", &["another kernel"])?;
+    bench.ok("mv /tmp/crtos.ko /usr/lib/crtos/crtos.ko")?;
+    nothing_left(bench)
 }
 
 fn no_hypervisor(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("insmod /usr/lib/crtos/crtos.ko")?;
-    refused(
-        bench,
-        "crtos cell create /usr/lib/crtos/srtos.cell",
-        &["crtos enable"],
-    )?;
+    refused(bench, "crtos cell create", &["crtos enable"])?;
     refused(bench, "crtos disable", &["not enabled"])?;
     refused(bench, "crtos run /bin/true", &["crtos enable"])?;
     bench.ok("rmmod crtos").map(drop)
 }
 
 fn no_cell(bench: &mut Bench<'_>) -> Result<()> {
-    bench.ok("insmod /usr/lib/crtos/crtos.ko; crtos enable")?;
+    bench.ok("crtos enable")?;
     refused(bench, "crtos run /bin/true", &["cell"])?;
-    refused(bench, "crtos cell start srtos", &["srtos"])?;
-    refused(bench, "crtos cell create /etc/passwd", &["/etc/passwd"])?;
-    bench.ok("crtos disable; rmmod crtos").map(drop)
+    refused(bench, "crtos cell start", &["srtos"])?;
+    refused(bench, "crtos cell create /etc/passwd", &["configuration"])?;
+    bench.ok("crtos disable && rmmod crtos").map(drop)
 }
 
 fn busy(bench: &mut Bench<'_>) -> Result<()> {
-    bench.ok(
-        "insmod /usr/lib/crtos/crtos.ko; crtos enable; crtos cell create /usr/lib/crtos/srtos.cell",
-    )?;
+    bench.ok("crtos enable && crtos cell create")?;
     refused(bench, "crtos enable", &["already"])?;
     refused(bench, "crtos disable", &["cell"])?;
     refused(bench, "rmmod crtos", &["use"])?;
     bench
-        .ok("crtos cell destroy srtos; crtos disable; rmmod crtos")
+        .ok("crtos cell destroy && crtos disable && rmmod crtos")
         .map(drop)
 }

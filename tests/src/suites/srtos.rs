@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::realm::READY;
 use crate::suite::{Bench, Suite, case};
 
 /// Standalone boots.
@@ -20,5 +21,5 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 fn boots(bench: &mut Bench<'_>, manifest: &str) -> Result<()> {
     let mut running = bench.builder.standalone(manifest, "srtos")?.boot()?;
-    running.wait_for("init: ready", LIMIT).map(drop)
+    running.wait_for(READY, LIMIT).map(drop)
 }

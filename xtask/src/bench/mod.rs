@@ -3,6 +3,8 @@
 //! Figures are bytes, guest instructions, counts: things that are the same on every machine. Times
 //! of an emulator are not.
 
+mod boot;
+mod realm;
 mod size;
 
 use anyhow::Result;
@@ -55,11 +57,23 @@ impl Figure {
 }
 
 /// All groups.
-pub const GROUPS: &[Group] = &[Group {
-    name: "size",
-    what: "bytes of image and hypervisor",
-    measure: size::measure,
-}];
+pub const GROUPS: &[Group] = &[
+    Group {
+        name: "size",
+        what: "bytes of image and hypervisor",
+        measure: size::measure,
+    },
+    Group {
+        name: "boot",
+        what: "instructions until the servers are ready",
+        measure: boot::measure,
+    },
+    Group {
+        name: "realm",
+        what: "instructions of system calls, and VM exits",
+        measure: realm::measure,
+    },
+];
 
 #[cfg(test)]
 mod tests {
