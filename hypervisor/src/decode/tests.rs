@@ -451,7 +451,7 @@ fn code() -> impl Strategy<Value = CodeSize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(ProptestConfig::with_cases(8_000))]
 
     #[test]
     fn bytes_from_nowhere_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..20), code in code()) {

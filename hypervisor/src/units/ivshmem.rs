@@ -56,8 +56,8 @@ pub enum Action {
         /// Its size.
         size: u64,
     },
-    /// From now on accesses of cell `owner` to these guest-physical pages are register accesses: they must not
-    /// be mapped.
+    /// From now on accesses of cell `owner` to this guest-physical range are register accesses: its pages must not
+    /// be mapped. Old configurations have windows smaller than a page: round outwards.
     MapBar {
         /// Cell.
         owner: u32,

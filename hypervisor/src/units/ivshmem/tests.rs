@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod life;
+
 const TABLE: u64 = 0x541f_f000;
 const ROOT: u32 = 0;
 const RT: u32 = 1;
@@ -429,110 +431,6 @@ fn the_msix_table_reads_back_and_has_no_pending_bits() {
             "{beyond:#x}"
         );
     }
-}
-
-#[test]
-fn a_reset_peer_leaves_state_zero_and_closed_windows() {
-    let mut b = Bench::new(2);
-    b.start(ROOT);
-    b.start(RT);
-    b.write(RT, reg::STATE, 3);
-    b.take();
-    b.links.reset_cell(RT, &mut |action| b.done.push(action));
-    assert!(b.done.contains(&Action::UnmapBar {
-        owner: RT,
-        address: base(RT),
-        size: 0x1000
-    }));
-    assert!(b.done.contains(&Action::WriteStateTable {
-        table: TABLE,
-        index: 1,
-        value: 0
-    }));
-    assert_eq!(b.notified(), [(ROOT, 0x40)]);
-    assert_eq!(b.config_read(RT, cfg::BAR0, 4), 0);
-    assert_eq!(b.config_read(RT, cfg::COMMAND, 2), 0);
-    assert_eq!(b.config_read(RT, 0x62, 2), 1);
-    b.write(ROOT, reg::DOORBELL, doorbell(1, 0));
-    assert_eq!(b.take(), []);
-    b.start(RT);
-    b.write(ROOT, reg::DOORBELL, doorbell(1, 0));
-    assert_eq!(b.notified(), [(RT, 0x50)]);
-}
-
-#[test]
-fn a_destroyed_peer_is_gone_and_may_come_back() {
-    let mut b = Bench::new(2);
-    b.start(ROOT);
-    b.start(RT);
-    b.write(RT, reg::STATE, 3);
-    b.take();
-    b.links.detach_cell(RT, &mut |action| b.done.push(action));
-    assert_eq!(b.notified(), [(ROOT, 0x40)]);
-    assert!(b.links.function(RT, BDF).is_none());
-    b.write(ROOT, reg::DOORBELL, doorbell(1, 0));
-    assert_eq!(b.take(), []);
-    b.attach(&setup(RT, 1, 2)).unwrap();
-    assert_eq!(
-        b.take(),
-        [],
-        "the table is not cleared under the other peer"
-    );
-    b.links.detach_cell(RT, &mut |_| {});
-    b.links.detach_cell(ROOT, &mut |_| {});
-    assert!(b.links.links().is_empty());
-    b.attach(&setup(ROOT, 0, 2)).unwrap();
-    assert_eq!(
-        b.take(),
-        [Action::ClearStateTable {
-            table: TABLE,
-            size: 0x1000
-        }]
-    );
-}
-
-#[test]
-fn peers_must_agree() {
-    let mut b = Bench::new(2);
-    assert_eq!(b.attach(&setup(7, 1, 2)), Err(AttachError::Taken));
-    assert_eq!(b.attach(&setup(7, 2, 3)), Err(AttachError::Mismatch));
-    assert_eq!(
-        b.attach(&PeerSetup {
-            table: 0x1000,
-            ..setup(7, 1, 2)
-        }),
-        Err(AttachError::Mismatch)
-    );
-    assert_eq!(
-        b.attach(&PeerSetup {
-            vectors: 3,
-            ..setup(7, 1, 2)
-        }),
-        Err(AttachError::Mismatch)
-    );
-    for n in 1..MAX_LINKS as u16 {
-        b.attach(&PeerSetup {
-            bdf: BDF + n,
-            ..setup(ROOT, 0, 2)
-        })
-        .unwrap();
-    }
-    assert_eq!(
-        b.attach(&PeerSetup {
-            bdf: 0x100,
-            ..setup(ROOT, 0, 2)
-        }),
-        Err(AttachError::NoSpace)
-    );
-    assert_eq!(b.links.links().len(), MAX_LINKS);
-}
-
-#[test]
-fn twelve_peers_fit() {
-    let mut b = Bench::new(12);
-    (0..12).for_each(|owner| b.start(owner));
-    b.write(11, reg::STATE, 1);
-    assert_eq!(b.notified().len(), 11);
 }
 
 proptest! {
