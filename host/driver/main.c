@@ -106,6 +106,12 @@ static long crtos_ioctl(struct file *file, unsigned int number, unsigned long ar
 	return result;
 }
 
+static int crtos_open(struct inode *inode, struct file *file)
+{
+	file->private_data = NULL;	/* console position: all that is in the ring */
+	return 0;
+}
+
 static ssize_t crtos_read(struct file *file, char __user *user, size_t size, loff_t *unused)
 {
 	u32 *position = (u32 *)&file->private_data;	/* the ring's tail as last seen */
@@ -133,6 +139,7 @@ static ssize_t crtos_read(struct file *file, char __user *user, size_t size, lof
 
 static const struct file_operations crtos_fops = {
 	.owner = THIS_MODULE,
+	.open = crtos_open,
 	.unlocked_ioctl = crtos_ioctl,
 	.read = crtos_read,
 	.llseek = noop_llseek,

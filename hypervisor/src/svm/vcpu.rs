@@ -236,9 +236,9 @@ impl Vcpu for SvmVcpu {
     }
 
     fn restore(&mut self) {
+        // FS, GS, TR, LDTR and the system call MSRs are the guest's all the time.
         // SAFETY: this is the state that Linux had in guest mode a moment ago, on this CPU.
         unsafe {
-            asm!("vmload rax", in("rax") self.vmcb_phys, options(nostack));
             asm!("mov dr6, {}", "mov dr7, {}", in(reg) self.vmcb.dr6, in(reg) self.vmcb.dr7, options(nomem, nostack));
             Cr0::write_raw(self.vmcb.cr0);
             asm!("mov cr2, {}", in(reg) self.vmcb.cr2, options(nomem, nostack));
