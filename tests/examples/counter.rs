@@ -75,16 +75,8 @@ fn map(path: &str) -> std::io::Result<&'static [AtomicU64]> {
         return Err(std::io::Error::other("too short"));
     }
     // SAFETY: a new mapping where the kernel likes, of a file that is as long as it.
-    let address = unsafe {
-        mmap(
-            ptr::null_mut(),
-            SIZE,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            &file,
-            0,
-        )?
-    };
+    let address =
+        unsafe { mmap(ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)? };
     // SAFETY: the mapping is page-aligned, SIZE bytes long, stays for the life of the process, and
     // is only ever accessed as atomics, here and by the reader.
     Ok(unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), SIZE / 8) })
@@ -96,12 +88,7 @@ extern "C" fn translated(_id: Id, block: Block) {
     // is never followed.
     unsafe {
         let instructions = qemu_plugin_tb_n_insns(block);
-        qemu_plugin_register_vcpu_tb_exec_cb(
-            block,
-            executed,
-            NO_REGISTERS,
-            ptr::without_provenance_mut(instructions),
-        );
+        qemu_plugin_register_vcpu_tb_exec_cb(block, executed, NO_REGISTERS, ptr::without_provenance_mut(instructions));
     }
 }
 
@@ -113,9 +100,6 @@ extern "C" fn executed(cpu: c_uint, instructions: *mut c_void) {
     if cpu < CPUS {
         // One writer a counter: no need for an atomic addition.
         let counter = &counters[cpu * STRIDE / 8];
-        counter.store(
-            counter.load(Ordering::Relaxed) + instructions.addr() as u64,
-            Ordering::Relaxed,
-        );
+        counter.store(counter.load(Ordering::Relaxed) + instructions.addr() as u64, Ordering::Relaxed);
     }
 }

@@ -30,18 +30,12 @@ impl Counters {
             .open(path)
             .with_context(|| path.display().to_string())?;
         file.set_len(SIZE as u64)?;
-        Ok(Self {
-            file,
-            path: path.to_owned(),
-        })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     /// QEMU's arguments for it; `plugin` is the built plug-in.
     pub fn arguments(&self, plugin: &Path) -> [String; 2] {
-        [
-            "-plugin".into(),
-            format!("{},counters={}", plugin.display(), self.path.display()),
-        ]
+        ["-plugin".into(), format!("{},counters={}", plugin.display(), self.path.display())]
     }
 
     /// Instructions executed so far by each of the first `cpus` CPUs.

@@ -22,21 +22,12 @@ pub struct Latency {
 /// The result line of a run with one thread:
 /// `T: 0 (  123) P:90 I:1000 C:   1000 Min:      5 Act:    9 Avg:   10 Max:      99`.
 pub fn parse(text: &str) -> Result<Latency> {
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| line.trim_start().starts_with("T:"))
-        .collect();
-    let [.., line] = lines[..] else {
-        bail!("cyclictest reported nothing")
-    };
+    let lines: Vec<&str> = text.lines().filter(|line| line.trim_start().starts_with("T:")).collect();
+    let [.., line] = lines[..] else { bail!("cyclictest reported nothing") };
     let field = |name: &str| -> Result<i64> {
-        let rest = line
-            .split_once(name)
-            .with_context(|| format!("no {name} in: {line}"))?
-            .1;
+        let rest = line.split_once(name).with_context(|| format!("no {name} in: {line}"))?.1;
         let word = rest.split_whitespace().next().unwrap_or_default();
-        word.parse()
-            .with_context(|| format!("{name}{word} in: {line}"))
+        word.parse().with_context(|| format!("{name}{word} in: {line}"))
     };
     Ok(Latency {
         priority: field(" P:")?.try_into()?,
@@ -56,14 +47,7 @@ mod tests {
     fn a_result_line_is_read() {
         let text = "# /dev/cpu_dma_latency set to 0us\n\
                     T: 0 (  123) P:90 I:1000 C:   1000 Min:      5 Act:    9 Avg:   10 Max:      99\n";
-        let wanted = Latency {
-            priority: 90,
-            interval: 1000,
-            cycles: 1000,
-            min: 5,
-            average: 10,
-            max: 99,
-        };
+        let wanted = Latency { priority: 90, interval: 1000, cycles: 1000, min: 5, average: 10, max: 99 };
         assert_eq!(parse(text).unwrap(), wanted);
     }
 

@@ -13,13 +13,7 @@ use crate::cpio::Archive;
 use crate::wire::MODULE_LIST;
 
 /// What the agent needs before it has a file system. Dependencies come by themselves.
-const MODULES: [&str; 5] = [
-    "virtio_pci",
-    "virtio_console",
-    "9pnet_virtio",
-    "9p",
-    "overlay",
-];
+const MODULES: [&str; 5] = ["virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay"];
 
 /// Makes the initramfs for the kernel whose modules are in `modules` (`…/lib/modules/<release>`).
 pub fn build(modules: &Path, agent: &Path) -> Result<Vec<u8>> {
@@ -82,25 +76,11 @@ mod tests {
     fn dependencies_come_first_and_once() {
         let dep = "k/9p.ko: k/9pnet.ko k/fscache.ko k/netfs.ko\nk/9pnet.ko:\nk/9pnet_virtio.ko: k/9pnet.ko\n";
         let order = load_order(dep, &["9pnet_virtio", "9p"]).unwrap();
-        assert_eq!(
-            order,
-            [
-                "k/9pnet.ko",
-                "k/9pnet_virtio.ko",
-                "k/netfs.ko",
-                "k/fscache.ko",
-                "k/9p.ko"
-            ]
-        );
+        assert_eq!(order, ["k/9pnet.ko", "k/9pnet_virtio.ko", "k/netfs.ko", "k/fscache.ko", "k/9p.ko"]);
     }
 
     #[test]
     fn a_missing_module_is_named() {
-        assert!(
-            load_order("", &["overlay"])
-                .unwrap_err()
-                .to_string()
-                .contains("overlay")
-        );
+        assert!(load_order("", &["overlay"]).unwrap_err().to_string().contains("overlay"));
     }
 }

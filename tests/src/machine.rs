@@ -96,42 +96,23 @@ impl Machine {
         add(&format!("-smp {} -m {}M", self.cpus, self.memory));
         add("-device virtio-serial-pci,max_ports=8");
         let mut pair = |key: &str, value: OsString| args.extend([key.into(), value]);
-        pair(
-            "-qmp",
-            joined("unix:", &sockets.join("qmp"), ",server=on,wait=off"),
-        );
+        pair("-qmp", joined("unix:", &sockets.join("qmp"), ",server=on,wait=off"));
         pair("-serial", joined("file:", &self.hypervisor_log(), ""));
         pair("-serial", joined("file:", &self.linux_log(), ""));
         for (number, port) in PORTS.iter().enumerate() {
             let id = format!("port{number}");
             let socket = sockets.join(port);
-            pair(
-                "-chardev",
-                joined(&format!("socket,id={id},path="), &socket, ""),
-            );
-            pair(
-                "-device",
-                format!("virtserialport,chardev={id},name={port}").into(),
-            );
+            pair("-chardev", joined(&format!("socket,id={id},path="), &socket, ""));
+            pair("-device", format!("virtserialport,chardev={id},name={port}").into());
         }
         // Several file systems may be mounted below an exported directory: keep their inodes apart.
         let share = ",security_model=none,multidevs=remap";
-        let root = joined(
-            "local,id=root,path=",
-            Path::new("/"),
-            &format!("{share},readonly=on"),
-        );
+        let root = joined("local,id=root,path=", Path::new("/"), &format!("{share},readonly=on"));
         pair("-fsdev", root);
-        pair(
-            "-device",
-            format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}").into(),
-        );
+        pair("-device", format!("virtio-9p-pci,fsdev=root,mount_tag={ROOT_TAG}").into());
         if let Some(work) = &self.work {
             pair("-fsdev", joined("local,id=work,path=", work, share));
-            pair(
-                "-device",
-                format!("virtio-9p-pci,fsdev=work,mount_tag={WORK_TAG}").into(),
-            );
+            pair("-device", format!("virtio-9p-pci,fsdev=work,mount_tag={WORK_TAG}").into());
         }
         pair("-kernel", self.kernel.image.clone().into());
         pair("-initrd", self.initramfs.clone().into());
@@ -171,10 +152,7 @@ mod tests {
         let mut machine = machine();
         machine.work = Some("/a,b".into());
         let args = machine.qemu_arguments(Path::new("/s"));
-        assert!(
-            args.iter()
-                .any(|a| a.to_string_lossy().contains("path=/a,,b,"))
-        );
+        assert!(args.iter().any(|a| a.to_string_lossy().contains("path=/a,,b,")));
     }
 
     #[test]

@@ -20,10 +20,7 @@ const fn step(what: &'static str, argv: &'static [&'static str]) -> Step {
 
 /// From plain Linux to a running cell.
 pub const BRING_UP: [Step; 5] = [
-    step(
-        "load crtos.ko",
-        &["/sbin/insmod", "/usr/lib/crtos/crtos.ko"],
-    ),
+    step("load crtos.ko", &["/sbin/insmod", "/usr/lib/crtos/crtos.ko"]),
     step("enable the hypervisor", &["crtos", "enable"]),
     step("create the cell", &["crtos", "cell", "create"]),
     step("load the image", &["crtos", "cell", "load"]),
@@ -40,8 +37,5 @@ pub const TAKE_DOWN: [Step; 4] = [
 
 /// Steps as lines of a shell script.
 pub fn script(steps: &[Step]) -> String {
-    steps
-        .iter()
-        .map(|step| step.argv.join(" ") + "\n")
-        .collect()
+    steps.iter().map(|step| step.argv.join(" ") + "\n").collect()
 }

@@ -53,8 +53,7 @@ impl Standalone {
     /// exactly.
     pub fn counting(mut self) -> Self {
         self.accelerator = "tcg".into();
-        self.arguments
-            .extend(["-icount", "shift=0,sleep=off"].map(Into::into));
+        self.arguments.extend(["-icount", "shift=0,sleep=off"].map(Into::into));
         self
     }
 
@@ -66,21 +65,14 @@ impl Standalone {
             .args(fixed.split(' '))
             .args(["-accel", &self.accelerator, "-cpu", &self.cpu, "-smp", "1"])
             .args(["-m", &format!("{}M", self.memory)])
-            .args([
-                "-device",
-                &format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4"),
-            ])
+            .args(["-device", &format!("isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize=4")])
             .arg("-kernel")
             .arg(&self.image)
             .args(&self.arguments);
         std::fs::write(self.logs.join("qemu.command"), format!("{command:?}\n"))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(self.logs.join("qemu.log"))?);
-        let mut qemu = bind_to_parent(&mut command)
-            .spawn()
-            .with_context(|| format!("starting {}", self.qemu.display()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(self.logs.join("qemu.log"))?);
+        let mut qemu =
+            bind_to_parent(&mut command).spawn().with_context(|| format!("starting {}", self.qemu.display()))?;
         let console = qemu.stdout.take().context("the console is a pipe")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -90,20 +82,12 @@ impl Standalone {
                 if line.last() == Some(&b'\r') {
                     line.pop();
                 }
-                if sender
-                    .send(String::from_utf8_lossy(&line).into_owned())
-                    .is_err()
-                {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
                     return;
                 }
             }
         });
-        Ok(Running {
-            qemu,
-            lines,
-            said: Vec::new(),
-            logs: self.logs.clone(),
-        })
+        Ok(Running { qemu, lines, said: Vec::new(), logs: self.logs.clone() })
     }
 }
 
@@ -118,10 +102,7 @@ pub struct Running {
 impl Running {
     /// The next line of the console; `None` if it has ended.
     pub fn line(&mut self, deadline: Instant) -> Result<Option<String>> {
-        match self
-            .lines
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
                 self.said.push(line.clone());
                 Ok(Some(line))
@@ -137,16 +118,10 @@ impl Running {
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         loop {
-            match self
-                .line(deadline)
-                .with_context(|| format!("waiting for \"{text}\""))?
-            {
+            match self.line(deadline).with_context(|| format!("waiting for \"{text}\""))? {
                 Some(line) if line.contains(text) => return Ok(line),
                 Some(_) => {}
-                None => bail!(
-                    "ended before \"{text}\"; the console said:\n{}",
-                    self.tail()
-                ),
+                None => bail!("ended before \"{text}\"; the console said:\n{}", self.tail()),
             }
         }
     }

@@ -62,14 +62,7 @@ pub struct Wanted {
 impl Wanted {
     /// The default machine in that state.
     pub const fn new(state: State) -> Self {
-        Self {
-            kernel: Flavour::Rt,
-            cpus: 4,
-            state,
-            manifest: "default",
-            cpu: None,
-            reserved: true,
-        }
+        Self { kernel: Flavour::Rt, cpus: 4, state, manifest: "default", cpu: None, reserved: true }
     }
 
     /// The same with another kernel.
@@ -115,20 +108,12 @@ pub struct Case {
 
 /// A case that always runs.
 pub const fn case(name: &'static str, run: fn(&mut Bench<'_>) -> Result<()>) -> Case {
-    Case {
-        name,
-        long: false,
-        run,
-    }
+    Case { name, long: false, run }
 }
 
 /// A case for long test runs.
 pub const fn long(name: &'static str, run: fn(&mut Bench<'_>) -> Result<()>) -> Case {
-    Case {
-        name,
-        long: true,
-        run,
-    }
+    Case { name, long: true, run }
 }
 
 /// What a case works with: the machine, this side of it, and helpers for both.
@@ -197,11 +182,7 @@ impl Bench<'_> {
             .envs(environment())
             .output()?;
         if !output.status.success() {
-            bail!(
-                "{} from: {script}\n{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
-            );
+            bail!("{} from: {script}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -245,18 +226,13 @@ pub fn complaints(log: &str) -> Vec<&str> {
         "blocked for more than",
         "scheduling while atomic",
     ];
-    log.lines()
-        .filter(|line| BAD.iter().any(|bad| line.contains(bad)))
-        .collect()
+    log.lines().filter(|line| BAD.iter().any(|bad| line.contains(bad))).collect()
 }
 
 /// The environment of a login of root.
 pub fn environment() -> Vec<(std::ffi::OsString, std::ffi::OsString)> {
     [
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
         ("HOME", "/root"),
         ("LANG", "C"),
         ("LC_ALL", "C"),
@@ -281,16 +257,10 @@ pub fn selected(filter: &[String], name: &str) -> bool {
 }
 
 /// Runs the selected cases of `suite`, saying on standard error how each went.
-pub fn run(
-    builder: &dyn Builder,
-    suite: &Suite,
-    filter: &[String],
-    with_long: bool,
-) -> Result<Count> {
+pub fn run(builder: &dyn Builder, suite: &Suite, filter: &[String], with_long: bool) -> Result<Count> {
     let mut count = Count::default();
-    let wanted = |case: &&Case| {
-        (with_long || !case.long) && selected(filter, &format!("{}::{}", suite.name, case.name))
-    };
+    let wanted =
+        |case: &&Case| (with_long || !case.long) && selected(filter, &format!("{}::{}", suite.name, case.name));
     let cases: Vec<&Case> = suite.cases.iter().filter(wanted).collect();
     if cases.is_empty() {
         return Ok(count);
@@ -317,10 +287,7 @@ pub fn run(
             }
             Err(error) => {
                 count.failed += 1;
-                eprintln!(
-                    "test {}::{} ... FAILED ({seconds:.1} s)",
-                    suite.name, case.name
-                );
+                eprintln!("test {}::{} ... FAILED ({seconds:.1} s)", suite.name, case.name);
                 for line in format!("{error:#}").lines() {
                     eprintln!("    {line}");
                 }

@@ -91,13 +91,9 @@ impl Vm {
         command.args(machine.qemu_arguments(&sockets));
         fs::write(machine.logs.join("qemu.command"), format!("{command:?}\n"))?;
         let log = File::create(machine.logs.join("qemu.log"))?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let mut qemu = bind_to_parent(&mut command)
-            .spawn()
-            .with_context(|| format!("starting {}", machine.qemu.display()))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut qemu =
+            bind_to_parent(&mut command).spawn().with_context(|| format!("starting {}", machine.qemu.display()))?;
 
         let mut ports = Vec::new();
         for listener in &listeners {
@@ -107,15 +103,13 @@ impl Vm {
                     let _ = qemu.kill();
                     let _ = qemu.wait();
                     let _ = fs::remove_dir_all(&sockets);
-                    let said =
-                        fs::read_to_string(machine.logs.join("qemu.log")).unwrap_or_default();
+                    let said = fs::read_to_string(machine.logs.join("qemu.log")).unwrap_or_default();
                     return Err(error.context(format!("QEMU did not start: {}", said.trim())));
                 }
             }
         }
-        let [control, stdin, stdout, stderr]: [UnixStream; 4] = ports
-            .try_into()
-            .map_err(|_| anyhow!("as many sockets as ports"))?;
+        let [control, stdin, stdout, stderr]: [UnixStream; 4] =
+            ports.try_into().map_err(|_| anyhow!("as many sockets as ports"))?;
         let (sender, events) = mpsc::channel();
         let mut vm = Self {
             qemu,
@@ -131,10 +125,7 @@ impl Vm {
         wire::send(
             &mut vm.control,
             &ToAgent::Prepare {
-                hostname: rustix::system::uname()
-                    .nodename()
-                    .to_string_lossy()
-                    .into_owned(),
+                hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
                 work: machine.work.clone().map(Into::into),
                 modules: machine.kernel.modules.clone().into(),
                 files: machine
@@ -144,9 +135,7 @@ impl Vm {
                     .collect(),
             },
         )?;
-        vm.expect(deadline, "preparing the machine", |m| {
-            matches!(m, FromAgent::Done)
-        })?;
+        vm.expect(deadline, "preparing the machine", |m| matches!(m, FromAgent::Done))?;
         Ok(vm)
     }
 
@@ -166,20 +155,10 @@ impl Vm {
     }
 
     /// Runs a command to its end; its status.
-    pub fn exec(
-        &mut self,
-        command: &Command,
-        streams: Streams,
-        limit: Option<Duration>,
-    ) -> Result<i32> {
+    pub fn exec(&mut self, command: &Command, streams: Streams, limit: Option<Duration>) -> Result<i32> {
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let name = command
-            .argv
-            .first()
-            .map(|p| p.display().to_string())
-            .unwrap_or_default();
-        wire::send(&mut self.control, &ToAgent::Exec(command.clone()))
-            .context("the machine is gone")?;
+        let name = command.argv.first().map(|p| p.display().to_string()).unwrap_or_default();
+        wire::send(&mut self.control, &ToAgent::Exec(command.clone())).context("the machine is gone")?;
         let [stdin, stdout, stderr] = &self.streams;
         let (input, output, error) = (stdin.try_clone()?, stdout.try_clone()?, stderr.try_clone()?);
         // Not joined: it may sit in a read of our own standard input for ever.
@@ -205,8 +184,7 @@ impl Vm {
             }
         };
         for pump in [out, err] {
-            pump.join()
-                .map_err(|_| anyhow!("a stream's thread has panicked"))?;
+            pump.join().map_err(|_| anyhow!("a stream's thread has panicked"))?;
         }
         result
     }
@@ -215,17 +193,10 @@ impl Vm {
     pub fn capture(&mut self, command: &Command, input: &[u8], limit: Duration) -> Result<Output> {
         let (out, stdout) = Capture::new();
         let (err, stderr) = Capture::new();
-        let streams = Streams {
-            stdin: Box::new(io::Cursor::new(input.to_vec())),
-            stdout: Box::new(out),
-            stderr: Box::new(err),
-        };
+        let streams =
+            Streams { stdin: Box::new(io::Cursor::new(input.to_vec())), stdout: Box::new(out), stderr: Box::new(err) };
         let status = self.exec(command, streams, Some(limit))?;
-        Ok(Output {
-            status,
-            stdout: stdout.iter().flatten().collect(),
-            stderr: stderr.iter().flatten().collect(),
-        })
+        Ok(Output { status, stdout: stdout.iter().flatten().collect(), stderr: stderr.iter().flatten().collect() })
     }
 
     /// Switches the machine off and waits for its end.
@@ -233,10 +204,7 @@ impl Vm {
         wire::send(&mut self.control, &ToAgent::PowerOff).context("the machine is gone")?;
         let deadline = Instant::now() + limit;
         loop {
-            match self
-                .next(Some(deadline))
-                .context("switching the machine off")?
-            {
+            match self.next(Some(deadline)).context("switching the machine off")? {
                 Event::Agent(None) => break,
                 _ => continue,
             }
@@ -264,10 +232,7 @@ impl Vm {
         let Some(deadline) = deadline else {
             return Ok(self.events.recv()?);
         };
-        match self
-            .events
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
+        match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(event) => Ok(event),
             Err(RecvTimeoutError::Timeout) => {
                 bail!("time limit exceeded; logs in {}", self.logs.display())
@@ -276,12 +241,7 @@ impl Vm {
         }
     }
 
-    fn expect(
-        &self,
-        deadline: Instant,
-        what: &str,
-        wanted: impl Fn(&FromAgent) -> bool,
-    ) -> Result<()> {
+    fn expect(&self, deadline: Instant, what: &str, wanted: impl Fn(&FromAgent) -> bool) -> Result<()> {
         loop {
             match self.next(Some(deadline)).with_context(|| what.to_owned())? {
                 Event::Agent(Some(message)) if wanted(&message) => return Ok(()),
@@ -296,10 +256,7 @@ impl Vm {
 
     /// The error for a machine that has ended by itself, with the end of its console.
     fn gone(&self, what: &str) -> anyhow::Error {
-        let mut text = format!(
-            "{what}: the machine has ended; logs in {}",
-            self.logs.display()
-        );
+        let mut text = format!("{what}: the machine has ended; logs in {}", self.logs.display());
         for log in ["linux.log", "hypervisor.log", "qemu.log"] {
             let bytes = fs::read(self.logs.join(log)).unwrap_or_default();
             let said = String::from_utf8_lossy(&bytes).into_owned();
@@ -330,19 +287,13 @@ fn socket_directory() -> Result<PathBuf> {
     let path = std::env::temp_dir().join(format!("crtos-{}-{number}", std::process::id()));
     // A killed predecessor with our process id may have left its own.
     let _ = fs::remove_dir_all(&path);
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&path)
-        .with_context(|| path.display().to_string())?;
+    fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
     Ok(path)
 }
 
 fn accept(listener: &UnixListener, qemu: &mut Child, deadline: Instant) -> Result<UnixStream> {
     loop {
-        let tick = Timespec {
-            tv_sec: 0,
-            tv_nsec: 100_000_000,
-        };
+        let tick = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
         let mut ready = [PollFd::new(listener, PollFlags::IN)];
         if poll(&mut ready, Some(&tick)).unwrap_or(0) > 0 {
             return Ok(listener.accept()?.0);

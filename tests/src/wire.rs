@@ -84,9 +84,7 @@ pub fn send<T: Serialize>(port: &mut impl Write, message: &T) -> io::Result<()> 
 /// Receives one control message; `None` if the other side is gone.
 pub fn receive<T: DeserializeOwned>(port: &mut impl Read) -> io::Result<Option<T>> {
     match read_frame(port, MAX_CONTROL)? {
-        Some(body) => postcard::from_bytes(&body)
-            .map(Some)
-            .map_err(io::Error::other),
+        Some(body) => postcard::from_bytes(&body).map(Some).map_err(io::Error::other),
         None => Ok(None),
     }
 }
@@ -104,17 +102,11 @@ pub fn write_frame(port: &mut impl Write, body: &[u8]) -> io::Result<()> {
 pub fn read_frame(port: &mut impl Read, max: usize) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     if let Err(error) = port.read_exact(&mut length) {
-        return if error.kind() == io::ErrorKind::UnexpectedEof {
-            Ok(None)
-        } else {
-            Err(error)
-        };
+        return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
     }
     let length = u32::from_le_bytes(length) as usize;
     if length > max {
-        return Err(io::Error::other(format!(
-            "frame of {length} bytes on a virtio-serial port"
-        )));
+        return Err(io::Error::other(format!("frame of {length} bytes on a virtio-serial port")));
     }
     let mut body = vec![0; length];
     port.read_exact(&mut body)?;
@@ -141,10 +133,7 @@ mod tests {
             Some(ToAgent::Exec(c)) => assert_eq!(c.argv[1], "a b"),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(
-            receive(&mut reader).unwrap(),
-            Some(ToAgent::Signal(15))
-        ));
+        assert!(matches!(receive(&mut reader).unwrap(), Some(ToAgent::Signal(15))));
         assert!(receive::<ToAgent>(&mut reader).unwrap().is_none());
     }
 
@@ -159,10 +148,7 @@ mod tests {
         let mut wire = Vec::new();
         write_frame(&mut wire, b"").unwrap();
         let mut reader = wire.as_slice();
-        assert_eq!(
-            read_frame(&mut reader, MAX_CHUNK).unwrap(),
-            Some(Vec::new())
-        );
+        assert_eq!(read_frame(&mut reader, MAX_CHUNK).unwrap(), Some(Vec::new()));
         assert_eq!(read_frame(&mut reader, MAX_CHUNK).unwrap(), None);
     }
 }

@@ -56,22 +56,11 @@ pub fn machine(tree: &Tree, kind: &Kind) -> Result<Machine> {
 
 /// The machine that the options ask for.
 pub fn machine_for_caller(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Machine> {
-    let manifest = if options.plain {
-        None
-    } else {
-        Some(build::manifest(tree, &options.manifest)?)
-    };
-    let kind = Kind {
-        name: name.to_owned(),
-        flavour: options.kernel.into(),
-        manifest,
-        reserved: true,
-    };
+    let manifest = if options.plain { None } else { Some(build::manifest(tree, &options.manifest)?) };
+    let kind = Kind { name: name.to_owned(), flavour: options.kernel.into(), manifest, reserved: true };
     let mut machine = machine(tree, &kind)?;
     machine.cpus = options.smp;
-    machine
-        .kernel_options
-        .extend(options.append.iter().cloned());
+    machine.kernel_options.extend(options.append.iter().cloned());
     machine.arguments = options.qemu.clone();
     // The root itself stays read-only.
     if tree.caller != Path::new("/") {
@@ -83,9 +72,7 @@ pub fn machine_for_caller(tree: &Tree, options: &MachineOptions, name: &str) -> 
             bail!("--file wants FROM:TO[:MODE], not {file}");
         };
         let mode = u32::from_str_radix(parts.next().unwrap_or("755"), 8)?;
-        machine
-            .files
-            .push((tree.caller.join(from), to.into(), mode));
+        machine.files.push((tree.caller.join(from), to.into(), mode));
     }
     Ok(machine)
 }
@@ -111,9 +98,7 @@ pub fn take(vm: &mut Vm, step: &Step) -> Result<Output> {
         cwd: "/".into(),
         terminal: None,
     };
-    let output = vm
-        .capture(&command, b"", STEP_LIMIT)
-        .with_context(|| format!("could not {}", step.what))?;
+    let output = vm.capture(&command, b"", STEP_LIMIT).with_context(|| format!("could not {}", step.what))?;
     if output.status != 0 {
         bail!(
             "could not {}: {} (status {}); logs in {}",
@@ -128,12 +113,7 @@ pub fn take(vm: &mut Vm, step: &Step) -> Result<Output> {
 
 /// Runs `argv` in the machine with our own streams, environment and working directory; its status.
 /// Signals sent to us go to it.
-pub fn run_as_caller(
-    tree: &Tree,
-    vm: &mut Vm,
-    argv: Vec<OsString>,
-    limit: Option<u64>,
-) -> Result<u8> {
+pub fn run_as_caller(tree: &Tree, vm: &mut Vm, argv: Vec<OsString>, limit: Option<u64>) -> Result<u8> {
     let interactive = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let command = wire::Command {
         argv,
@@ -142,11 +122,7 @@ pub fn run_as_caller(
         terminal: interactive.then(terminal::size),
     };
     terminal::forward_signals(vm.events(), interactive)?;
-    let raw = if interactive {
-        Some(RawTerminal::new()?)
-    } else {
-        None
-    };
+    let raw = if interactive { Some(RawTerminal::new()?) } else { None };
     let streams = Streams {
         stdin: Box::new(std::io::stdin()),
         stdout: Box::new(std::io::stdout()),
@@ -195,20 +171,8 @@ fn agent(tree: &Tree) -> Result<PathBuf> {
     let target = tree.target.join("agent");
     run::quietly(
         Command::new("cargo")
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "tests",
-                "--bin",
-                "agent",
-                "--target",
-                TARGET,
-            ])
-            .env(
-                "RUSTFLAGS",
-                "-C target-feature=+crt-static -C strip=symbols",
-            )
+            .args(["build", "--quiet", "--package", "tests", "--bin", "agent", "--target", TARGET])
+            .env("RUSTFLAGS", "-C target-feature=+crt-static -C strip=symbols")
             .env("CARGO_TARGET_DIR", &target)
             .current_dir(&tree.root),
     )

@@ -24,12 +24,7 @@ impl Builder for Laboratory<'_> {
             State::Plain => None,
             State::Installed | State::Running => Some(build::manifest(self.tree, wanted.manifest)?),
         };
-        let kind = Kind {
-            name: format!("test-{name}"),
-            flavour: wanted.kernel,
-            manifest,
-            reserved: wanted.reserved,
-        };
+        let kind = Kind { name: format!("test-{name}"), flavour: wanted.kernel, manifest, reserved: wanted.reserved };
         let mut machine = guest::machine(self.tree, &kind)?;
         machine.cpus = wanted.cpus;
         machine.work = Some(work.to_owned());
@@ -46,9 +41,7 @@ impl Builder for Laboratory<'_> {
     fn standalone(&self, manifest: &str, name: &str) -> Result<Standalone> {
         setup::base()?;
         let realm = build::realm(self.tree, &build::manifest(self.tree, manifest)?)?;
-        let logs = self
-            .tree
-            .new_log_directory(&format!("test-{name}-{manifest}"))?;
+        let logs = self.tree.new_log_directory(&format!("test-{name}-{manifest}"))?;
         Ok(Standalone::new(realm.directory.join("srtos.elf"), logs))
     }
 

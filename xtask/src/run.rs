@@ -7,18 +7,11 @@ use anyhow::{Context, Result, bail};
 /// Runs it to its end; if it fails, the error has what it said.
 pub fn quietly(command: &mut Command) -> Result<Output> {
     let name = command.get_program().display().to_string();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {name}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
         let line = format!("{command:?}").replace('"', "");
         let said = [&output.stdout[..], &output.stderr[..]].concat();
-        bail!(
-            "{line}\n{}\n{name} ended with {}",
-            String::from_utf8_lossy(&said).trim(),
-            output.status
-        );
+        bail!("{line}\n{}\n{name} ended with {}", String::from_utf8_lossy(&said).trim(), output.status);
     }
     Ok(output)
 }

@@ -20,9 +20,7 @@ pub struct Tree {
 impl Tree {
     /// Finds out.
     pub fn new() -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("xtask/ is in a checkout")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask/ is in a checkout")?;
         let caller = std::env::current_dir().context("the current directory is gone")?;
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
             Some(path) => caller.join(path),
@@ -30,12 +28,7 @@ impl Tree {
         };
         let build = root.join("build");
         fs::create_dir_all(&build).with_context(|| build.display().to_string())?;
-        Ok(Self {
-            root: root.to_owned(),
-            build,
-            target,
-            caller,
-        })
+        Ok(Self { root: root.to_owned(), build, target, caller })
     }
 
     /// Keeps other instances of us from building the same thing; until the guard is dropped.

@@ -39,11 +39,7 @@ fn once(bench: &mut Bench<'_>) -> Result<()> {
     let before = bench.sh(state)?.stdout;
     bench.ok(&format!("set -e\n{}", script(&BRING_UP)))?;
     same("CPUs of Linux", bench.ok("nproc")?, "3\n".into())?;
-    same(
-        "a program",
-        bench.ok("crtos run /bin/echo up")?,
-        "up\n".into(),
-    )?;
+    same("a program", bench.ok("crtos run /bin/echo up")?, "up\n".into())?;
     bench.ok(&format!("set -e\n{}", script(&TAKE_DOWN)))?;
     let after = bench.sh(state)?.stdout;
     same(
@@ -55,11 +51,7 @@ fn once(bench: &mut Bench<'_>) -> Result<()> {
 
 fn under_load(bench: &mut Bench<'_>, times: u32) -> Result<()> {
     bench.limit = Duration::from_secs(60 * u64::from(times));
-    let round = format!(
-        "{}crtos run /bin/true\n{}",
-        script(&BRING_UP),
-        script(&TAKE_DOWN)
-    );
+    let round = format!("{}crtos run /bin/true\n{}", script(&BRING_UP), script(&TAKE_DOWN));
     let script = format!(
         "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet & load=$!
          for round in $(seq {times}); do\n(set -e\n{round}) || {{ echo round $round >&2; kill $load; exit 1; }}

@@ -43,22 +43,11 @@ fn x(bench: &Bench<'_>, arguments: &[&str], input: &[u8]) -> Result<Output> {
 }
 
 fn script(bench: &mut Bench<'_>) -> Result<()> {
-    fs::write(
-        bench.scratch.join("s.sh"),
-        "cat; echo message >&2; echo done > file; exit 9\n",
-    )?;
-    let output = x(
-        bench,
-        &["vm", "--plain", LIMIT, "--script", "s.sh"],
-        b"in\nput",
-    )?;
+    fs::write(bench.scratch.join("s.sh"), "cat; echo message >&2; echo done > file; exit 9\n")?;
+    let output = x(bench, &["vm", "--plain", LIMIT, "--script", "s.sh"], b"in\nput")?;
     same("status", output.status.code(), Some(9))?;
     same("output", output.stdout.as_slice(), b"in\nput")?;
-    same(
-        "its file",
-        fs::read_to_string(bench.scratch.join("file"))?,
-        "done\n".into(),
-    )
+    same("its file", fs::read_to_string(bench.scratch.join("file"))?, "done\n".into())
 }
 
 fn no_such_script(bench: &mut Bench<'_>) -> Result<()> {
@@ -68,10 +57,7 @@ fn no_such_script(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn interrupt(bench: &mut Bench<'_>) -> Result<()> {
-    fs::write(
-        bench.scratch.join("i.sh"),
-        "trap 'exit 5' INT; echo up > up; while :; do sleep 1; done\n",
-    )?;
+    fs::write(bench.scratch.join("i.sh"), "trap 'exit 5' INT; echo up > up; while :; do sleep 1; done\n")?;
     let up = bench.scratch.join("up");
     let mut child = Command::new(bench.builder.front_door()?)
         .args(["vm", "--plain", LIMIT, "--script", "i.sh"])
@@ -99,15 +85,7 @@ fn run_status(bench: &mut Bench<'_>) -> Result<()> {
 
 fn run_pipe(bench: &mut Bench<'_>) -> Result<()> {
     let numbers: String = (1..=100_000).map(|n| format!("{n}\n")).collect();
-    let output = x(
-        bench,
-        &["run", LIMIT, "--", "/usr/bin/sort", "-rn"],
-        numbers.as_bytes(),
-    )?;
+    let output = x(bench, &["run", LIMIT, "--", "/usr/bin/sort", "-rn"], numbers.as_bytes())?;
     same("status", output.status.code(), Some(0))?;
-    same(
-        "first line",
-        output.stdout.split(|b| *b == b'\n').next(),
-        Some(b"100000".as_slice()),
-    )
+    same("first line", output.stdout.split(|b| *b == b'\n').next(), Some(b"100000".as_slice()))
 }

@@ -29,11 +29,7 @@ pub const RT: Suite = Suite {
 pub const STOCK: Suite = Suite {
     name: "plain-stock",
     wanted: Some(MACHINE.kernel(Flavour::Stock)),
-    cases: &[
-        case("status", status),
-        case("system", system),
-        case("dmesg", |bench| bench.dmesg_is_clean()),
-    ],
+    cases: &[case("status", status), case("system", system), case("dmesg", |bench| bench.dmesg_is_clean())],
 };
 
 fn status(bench: &mut Bench<'_>) -> Result<()> {
@@ -58,11 +54,7 @@ fn bytes(bench: &mut Bench<'_>) -> Result<()> {
 
 /// A command that does not read its input must not upset the next one's.
 fn early_exit(bench: &mut Bench<'_>) -> Result<()> {
-    same(
-        "true",
-        bench.run(&["/bin/true"], &noise(1 << 20))?.status,
-        0,
-    )?;
+    same("true", bench.run(&["/bin/true"], &noise(1 << 20))?.status, 0)?;
     let output = bench.run(&["/bin/cat"], b"next")?;
     same("cat", output.stdout.as_slice(), b"next")
 }
@@ -82,28 +74,15 @@ fn work_directory(bench: &mut Bench<'_>) -> Result<()> {
     fs::write(bench.scratch.join("from-here"), "here\n")?;
     let directory = bench.scratch.display().to_string();
     same("its path", bench.ok("pwd")?, format!("{directory}\n"))?;
-    same(
-        "our file",
-        bench.ok("cat from-here; echo there > from-there")?,
-        "here\n".into(),
-    )?;
-    same(
-        "its file",
-        fs::read_to_string(bench.scratch.join("from-there"))?,
-        "there\n".into(),
-    )?;
+    same("our file", bench.ok("cat from-here; echo there > from-there")?, "here\n".into())?;
+    same("its file", fs::read_to_string(bench.scratch.join("from-there"))?, "there\n".into())?;
     // And the rest of this machine's files stay as they are.
     bench.ok("echo changed > /etc/crtos-test && cat /etc/crtos-test")?;
-    same(
-        "the root",
-        std::path::Path::new("/etc/crtos-test").exists(),
-        false,
-    )
+    same("the root", std::path::Path::new("/etc/crtos-test").exists(), false)
 }
 
 fn system(bench: &mut Bench<'_>) -> Result<()> {
-    let release =
-        bench.ok("uname -r; test $(nproc) = 4; modprobe dummy; ls -d /sys/module/dummy")?;
+    let release = bench.ok("uname -r; test $(nproc) = 4; modprobe dummy; ls -d /sys/module/dummy")?;
     if !release.starts_with("6.1.") {
         bail!("kernel {release}");
     }

@@ -56,11 +56,7 @@ fn echo(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn status(bench: &mut Bench<'_>) -> Result<()> {
-    same(
-        "exit 7",
-        crtos_run(bench, &["/bin/sh", "-c", "exit 7"], b"")?.status,
-        7,
-    )?;
+    same("exit 7", crtos_run(bench, &["/bin/sh", "-c", "exit 7"], b"")?.status, 7)?;
     same("false", crtos_run(bench, &["/bin/false"], b"")?.status, 1)?;
     // Found on the PATH, as a shell would.
     same("true", crtos_run(bench, &["true"], b"")?.status, 0)
@@ -71,11 +67,7 @@ fn streams(bench: &mut Bench<'_>) -> Result<()> {
     as_native(bench, &["/usr/bin/sort", "-rn"], numbers.as_bytes())?;
     as_native(bench, &["/bin/cat"], &noise(1 << 20))?;
     as_native(bench, &["/usr/bin/od", "-c"], &noise(10_000))?;
-    as_native(
-        bench,
-        &["/bin/dd", "bs=1000", "count=7", "status=none"],
-        &noise(10_000),
-    )?;
+    as_native(bench, &["/bin/dd", "bs=1000", "count=7", "status=none"], &noise(10_000))?;
     as_native(bench, &["/bin/cat", "/no/such/file"], b"")
 }
 
@@ -89,10 +81,7 @@ fn files(bench: &mut Bench<'_>) -> Result<()> {
     let native = bench.run(&["/bin/ls", "-l", "/"], b"")?;
     let stable = |bytes: &[u8]| -> Vec<String> {
         let text = String::from_utf8_lossy(bytes).into_owned();
-        text.lines()
-            .filter(|l| !l.ends_with(" proc"))
-            .map(str::to_owned)
-            .collect()
+        text.lines().filter(|l| !l.ends_with(" proc")).map(str::to_owned).collect()
     };
     same("ls -l /", stable(&ls.stdout), stable(&native.stdout))?;
     same("ls -l /", ls.status, 0)?;
@@ -112,11 +101,7 @@ fn digest(bench: &mut Bench<'_>) -> Result<()> {
     bench.limit = Duration::from_secs(300);
     let sum = bench.here("sha256sum 20M")?;
     let ours = crtos_run(bench, &["/usr/bin/sha256sum", "20M"], b"")?;
-    same(
-        "sha256sum of 20 MiB",
-        String::from_utf8_lossy(&ours.stdout).into_owned(),
-        sum,
-    )
+    same("sha256sum of 20 MiB", String::from_utf8_lossy(&ours.stdout).into_owned(), sum)
 }
 
 fn not_a_program(bench: &mut Bench<'_>) -> Result<()> {
@@ -126,11 +111,7 @@ fn not_a_program(bench: &mut Bench<'_>) -> Result<()> {
     let text = crtos_run(bench, &["/etc/passwd"], b"")?;
     same("a file that is no program", text.status, 126)?;
     bench.ok("printf '\\177ELF\\2\\1\\1garbage' > bad; chmod +x bad")?;
-    same(
-        "a damaged program",
-        crtos_run(bench, &["./bad"], b"")?.status,
-        126,
-    )?;
+    same("a damaged program", crtos_run(bench, &["./bad"], b"")?.status, 126)?;
     // And nothing is left of them.
     echo(bench)
 }
@@ -138,11 +119,7 @@ fn not_a_program(bench: &mut Bench<'_>) -> Result<()> {
 fn unknown_call(bench: &mut Bench<'_>) -> Result<()> {
     let script = "$r = syscall(9999); print \"$r \", $! + 0, \"\\n\"";
     let output = crtos_run(bench, &["/usr/bin/perl", "-e", script], b"")?;
-    same(
-        "system call 9999",
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        "-1 38\n".into(),
-    )
+    same("system call 9999", String::from_utf8_lossy(&output.stdout).into_owned(), "-1 38\n".into())
 }
 
 fn scheduling(bench: &mut Bench<'_>) -> Result<()> {
@@ -160,16 +137,7 @@ fn scheduling(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn one_cyclictest(bench: &mut Bench<'_>) -> Result<()> {
-    let argv = [
-        "/usr/bin/cyclictest",
-        "-q",
-        "-p",
-        "90",
-        "-i",
-        "1000",
-        "-l",
-        "1000",
-    ];
+    let argv = ["/usr/bin/cyclictest", "-q", "-p", "90", "-i", "1000", "-l", "1000"];
     let output = crtos_run(bench, &argv, b"")?;
     let result = cyclictest::parse(&String::from_utf8_lossy(&output.stdout))
         .with_context(|| format!("status {}\n{}", output.status, said(&output)))?;
@@ -181,31 +149,17 @@ fn one_cyclictest(bench: &mut Bench<'_>) -> Result<()> {
 /// Linux can pin a program's pages: direct I/O reads into and writes from them without a copy.
 fn direct_io(bench: &mut Bench<'_>) -> Result<()> {
     fs::write(bench.scratch.join("direct-in"), noise(1 << 20))?;
-    let dd = [
-        "/bin/dd",
-        "if=direct-in",
-        "of=direct-out",
-        "bs=64k",
-        "iflag=direct",
-        "oflag=direct",
-        "status=none",
-    ];
+    let dd = ["/bin/dd", "if=direct-in", "of=direct-out", "bs=64k", "iflag=direct", "oflag=direct", "status=none"];
     let output = crtos_run(bench, &dd, b"")?;
     if output.status != 0 {
         bail!("status {}\n{}", output.status, said(&output));
     }
-    same(
-        "the copy",
-        fs::read(bench.scratch.join("direct-out"))? == noise(1 << 20),
-        true,
-    )
+    same("the copy", fs::read(bench.scratch.join("direct-out"))? == noise(1 << 20), true)
 }
 
 fn fifty(bench: &mut Bench<'_>) -> Result<()> {
     bench.limit = Duration::from_secs(300);
-    bench
-        .ok("for i in $(seq 50); do crtos run /bin/true || exit 1; done")
-        .map(drop)
+    bench.ok("for i in $(seq 50); do crtos run /bin/true || exit 1; done").map(drop)
 }
 
 /// Whatever a program takes, it gives back.
@@ -230,11 +184,8 @@ fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
         "realtime.processes ",
     ];
     let stats = bench.ok("crtos cell stats")?;
-    let lines: Vec<String> = stats
-        .lines()
-        .filter(|line| NAMES.iter().any(|name| line.starts_with(name)))
-        .map(str::to_owned)
-        .collect();
+    let lines: Vec<String> =
+        stats.lines().filter(|line| NAMES.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect();
     if lines.len() != NAMES.len() {
         bail!("crtos cell stats lacks some of {NAMES:?}:\n{stats}");
     }
@@ -243,10 +194,7 @@ fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
 
 fn tools(bench: &mut Bench<'_>) -> Result<()> {
     let list = bench.ok("crtos cell list")?;
-    if !list
-        .lines()
-        .any(|line| line.contains("srtos") && line.to_lowercase().contains("running"))
-    {
+    if !list.lines().any(|line| line.contains("srtos") && line.to_lowercase().contains("running")) {
         bail!("crtos cell list does not show the cell as running:\n{list}");
     }
     bench.ok("crtos cell stats srtos")?;

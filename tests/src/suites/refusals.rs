@@ -24,10 +24,7 @@ pub const INSTALLED: Suite = Suite {
 /// A CPU without SVM.
 pub const NO_SVM: Suite = Suite {
     name: "refusals-no-svm",
-    wanted: Some(Wanted {
-        cpu: Some("EPYC,-svm"),
-        ..MACHINE
-    }),
+    wanted: Some(Wanted { cpu: Some("EPYC,-svm"), ..MACHINE }),
     cases: &[case("enable", |bench| {
         refused(bench, "crtos enable", &["SVM"])?;
         nothing_left(bench)?;
@@ -38,10 +35,7 @@ pub const NO_SVM: Suite = Suite {
 /// No memory reserved.
 pub const NO_MEMORY: Suite = Suite {
     name: "refusals-no-memory",
-    wanted: Some(Wanted {
-        reserved: false,
-        ..MACHINE
-    }),
+    wanted: Some(Wanted { reserved: false, ..MACHINE }),
     cases: &[case("enable", |bench| {
         refused(bench, "crtos enable", &["memmap="])?;
         nothing_left(bench)?;
@@ -69,9 +63,7 @@ fn refused(bench: &mut Bench<'_>, command: &str, words: &[&str]) -> Result<()> {
 
 /// A failed enable has unloaded what it loaded, and all CPUs are there.
 fn nothing_left(bench: &mut Bench<'_>) -> Result<()> {
-    bench
-        .ok("! grep -q ^crtos /proc/modules && test $(nproc) = 4")
-        .map(drop)
+    bench.ok("! grep -q ^crtos /proc/modules && test $(nproc) = 4").map(drop)
 }
 
 fn no_module(bench: &mut Bench<'_>) -> Result<()> {
@@ -108,7 +100,5 @@ fn busy(bench: &mut Bench<'_>) -> Result<()> {
     refused(bench, "crtos enable", &["already"])?;
     refused(bench, "crtos disable", &["cell"])?;
     refused(bench, "rmmod crtos", &["use"])?;
-    bench
-        .ok("crtos cell destroy && crtos disable && rmmod crtos")
-        .map(drop)
+    bench.ok("crtos cell destroy && crtos disable && rmmod crtos").map(drop)
 }

@@ -43,11 +43,7 @@ fn own(bench: &mut Bench<'_>) -> Result<()> {
     let script = "crtos run /bin/sh -c 'trap \"echo caught; exit 5\" USR1; kill -USR1 $$; exit 6'";
     let output = bench.sh(script)?;
     same("status of the handler", output.status, 5)?;
-    same(
-        "output of the handler",
-        output.stdout.as_slice(),
-        b"caught\n",
-    )
+    same("output of the handler", output.stdout.as_slice(), b"caught\n")
 }
 
 fn broken_pipe(bench: &mut Bench<'_>) -> Result<()> {
@@ -57,10 +53,6 @@ fn broken_pipe(bench: &mut Bench<'_>) -> Result<()> {
 
 fn fault(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("printf 'int main(void){*(volatile int*)8=1;return 0;}' | gcc -x c -o null -")?;
-    same(
-        "a null pointer",
-        bench.sh("crtos run ./null")?.status,
-        128 + 11,
-    )?;
+    same("a null pointer", bench.sh("crtos run ./null")?.status, 128 + 11)?;
     bench.ok("crtos run /bin/true").map(drop)
 }

@@ -11,10 +11,7 @@ use crate::suite::{Bench, Suite, case};
 pub const SUITE: Suite = Suite {
     name: "srtos",
     wanted: None,
-    cases: &[
-        case("default", |bench| boots(bench, "default")),
-        case("minimal", |bench| boots(bench, "minimal")),
-    ],
+    cases: &[case("default", |bench| boots(bench, "default")), case("minimal", |bench| boots(bench, "minimal"))],
 };
 
 const LIMIT: Duration = Duration::from_secs(120);

@@ -39,26 +39,13 @@ pub fn as_native(bench: &mut Bench<'_>, argv: &[&str], input: &[u8]) -> Result<(
     let native = bench.run(argv, input)?;
     let ours = crtos_run(bench, argv, input)?;
     if ours.status != native.status {
-        bail!(
-            "{argv:?}: status {} instead of {}\n{}",
-            ours.status,
-            native.status,
-            said(&ours)
-        );
+        bail!("{argv:?}: status {} instead of {}\n{}", ours.status, native.status, said(&ours));
     }
     if ours.stdout != native.stdout {
-        bail!(
-            "{argv:?}: other output than natively\nnative {}\nours {}",
-            said(&native),
-            said(&ours)
-        );
+        bail!("{argv:?}: other output than natively\nnative {}\nours {}", said(&native), said(&ours));
     }
     if ours.stderr != native.stderr {
-        bail!(
-            "{argv:?}: other messages than natively\nnative {}\nours {}",
-            said(&native),
-            said(&ours)
-        );
+        bail!("{argv:?}: other messages than natively\nnative {}\nours {}", said(&native), said(&ours));
     }
     Ok(())
 }

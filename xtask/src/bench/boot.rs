@@ -14,24 +14,14 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Boots the image alone. When it is ready it waits for interrupts, which executes nothing.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(
-        tree,
-        "the instruction counter",
-        &["build", "--package", "tests", "--example", "counter"],
-    )?;
+    cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
     let plugin = tree.target.join("debug/examples/libcounter.so");
     let realm = build::realm(tree, &build::manifest(tree, "default")?)?;
     let logs = tree.new_log_directory("bench-boot")?;
     let counters = Counters::create(&logs.join("counters"))?;
     let mut machine = Standalone::new(realm.directory.join("srtos.elf"), logs).counting();
-    machine
-        .arguments
-        .extend(counters.arguments(&plugin).map(Into::into));
+    machine.arguments.extend(counters.arguments(&plugin).map(Into::into));
     let mut running = machine.boot()?;
     running.wait_for(tests::realm::READY, LIMIT)?;
-    Ok(vec![Figure::new(
-        "boot.to_init_ready",
-        counters.read(1)?[0],
-        "instructions",
-    )])
+    Ok(vec![Figure::new("boot.to_init_ready", counters.read(1)?[0], "instructions")])
 }

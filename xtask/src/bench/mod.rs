@@ -36,12 +36,7 @@ pub struct Figure {
 impl Figure {
     /// A figure without a promise.
     pub fn new(name: impl Into<String>, value: u64, unit: &'static str) -> Self {
-        Self {
-            name: name.into(),
-            value,
-            unit,
-            at_most: None,
-        }
+        Self { name: name.into(), value, unit, at_most: None }
     }
 
     /// The same with one.
@@ -58,21 +53,9 @@ impl Figure {
 
 /// All groups.
 pub const GROUPS: &[Group] = &[
-    Group {
-        name: "size",
-        what: "bytes of image and hypervisor",
-        measure: size::measure,
-    },
-    Group {
-        name: "boot",
-        what: "instructions until the servers are ready",
-        measure: boot::measure,
-    },
-    Group {
-        name: "realm",
-        what: "instructions of system calls, and VM exits",
-        measure: realm::measure,
-    },
+    Group { name: "size", what: "bytes of image and hypervisor", measure: size::measure },
+    Group { name: "boot", what: "instructions until the servers are ready", measure: boot::measure },
+    Group { name: "realm", what: "instructions of system calls, and VM exits", measure: realm::measure },
 ];
 
 #[cfg(test)]

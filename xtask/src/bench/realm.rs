@@ -22,16 +22,8 @@ const TIMES: u32 = 10_000;
 
 /// Boots the default machine with counted instructions and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(
-        tree,
-        "the instruction counter",
-        &["build", "--package", "tests", "--example", "counter"],
-    )?;
-    cargo(
-        tree,
-        "the benchmark program",
-        &["build", "--release", "--bin", "repeat"],
-    )?;
+    cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
+    cargo(tree, "the benchmark program", &["build", "--release", "--bin", "repeat"])?;
     let repeat = tree.target.join("release/repeat");
 
     let kind = Kind {
@@ -42,29 +34,19 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     };
     let mut machine = guest::machine(tree, &kind)?;
     machine.cpus = CPUS as u32;
-    machine
-        .files
-        .push((repeat, PathBuf::from("/usr/local/bin/repeat"), 0o755));
+    machine.files.push((repeat, PathBuf::from("/usr/local/bin/repeat"), 0o755));
     let counters = Counters::create(&machine.logs.join("counters"))?;
     let plugin = tree.target.join("debug/examples/libcounter.so");
-    machine
-        .arguments
-        .extend(counters.arguments(&plugin).map(Into::into));
+    machine.arguments.extend(counters.arguments(&plugin).map(Into::into));
     let mut vm = guest::boot(&machine)?;
     guest::bring_up(&mut vm)?;
 
     let mut figures = Vec::new();
-    for (name, call) in [
-        ("remote.getppid", "getppid"),
-        ("local.clock_gettime", "clock_gettime"),
-        ("local.sched_yield", "sched_yield"),
-    ] {
+    for (name, call) in
+        [("remote.getppid", "getppid"), ("local.clock_gettime", "clock_gettime"), ("local.sched_yield", "sched_yield")]
+    {
         let (ours, linux) = per_call(&mut vm, &counters, call)?;
-        figures.push(Figure::new(
-            format!("{name}.realtime"),
-            ours,
-            "instructions",
-        ));
+        figures.push(Figure::new(format!("{name}.realtime"), ours, "instructions"));
         if call == "getppid" {
             figures.push(Figure::new(format!("{name}.linux"), linux, "instructions"));
         }
@@ -87,63 +69,27 @@ fn per_call(vm: &mut Vm, counters: &Counters, call: &str) -> Result<(u64, u64)> 
         values.sort_unstable();
         values[values.len() / 2]
     };
-    Ok((
-        median(samples.iter().map(|s| s.0).collect()),
-        median(samples.iter().map(|s| s.1).collect()),
-    ))
+    Ok((median(samples.iter().map(|s| s.0).collect()), median(samples.iter().map(|s| s.1).collect())))
 }
 
 /// Instructions of one whole run, in the realm and in Linux.
 fn instructions(vm: &mut Vm, counters: &Counters, call: &str, times: u32) -> Result<(u64, u64)> {
     let before = counters.read(CPUS)?;
-    text(
-        vm,
-        &[
-            "crtos",
-            "run",
-            "--prio",
-            "80",
-            "/usr/local/bin/repeat",
-            call,
-            &times.to_string(),
-        ],
-    )?;
+    text(vm, &["crtos", "run", "--prio", "80", "/usr/local/bin/repeat", call, &times.to_string()])?;
     let after = counters.read(CPUS)?;
-    let delta: Vec<u64> = after
-        .iter()
-        .zip(&before)
-        .map(|(after, before)| after - before)
-        .collect();
+    let delta: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
     Ok((delta[OURS], delta[..OURS].iter().sum()))
 }
 
 /// VM exits of the realm's CPU while cyclictest wakes up 5000 times, by reason.
 fn exits(vm: &mut Vm) -> Result<Vec<Figure>> {
     let before = exit_counts(vm)?;
-    text(
-        vm,
-        &[
-            "crtos",
-            "run",
-            "/usr/bin/cyclictest",
-            "-q",
-            "-p",
-            "90",
-            "-i",
-            "1000",
-            "-l",
-            "5000",
-        ],
-    )?;
+    text(vm, &["crtos", "run", "/usr/bin/cyclictest", "-q", "-p", "90", "-i", "1000", "-l", "5000"])?;
     let after = exit_counts(vm)?;
     let mut figures = Vec::new();
     for ((name, before), (_, after)) in before.iter().zip(&after) {
         if after > before || name.ends_with("total") {
-            figures.push(Figure::new(
-                format!("exits.cyclictest_5000.{name}"),
-                after - before,
-                "exits",
-            ));
+            figures.push(Figure::new(format!("exits.cyclictest_5000.{name}"), after - before, "exits"));
         }
     }
     Ok(figures)
@@ -173,12 +119,7 @@ fn text(vm: &mut Vm, argv: &[&str]) -> Result<String> {
     };
     let output = vm.capture(&command, b"", LIMIT)?;
     if output.status != 0 {
-        bail!(
-            "{}: status {}: {}",
-            argv.join(" "),
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("{}: status {}: {}", argv.join(" "), output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -28,13 +28,7 @@ pub fn cargo(tree: &Tree, what: &str, arguments: &[&str]) -> Result<()> {
     if let Some(stderr) = child.stderr.take() {
         for line in BufReader::new(stderr).lines() {
             let line = line?;
-            let busy = [
-                "Compiling",
-                "Downloading",
-                "Updating",
-                "Installing",
-                "Checking",
-            ];
+            let busy = ["Compiling", "Downloading", "Updating", "Installing", "Checking"];
             if busy.iter().any(|word| line.trim_start().starts_with(word)) {
                 if !announced {
                     say(&format!("building {what}"));

@@ -32,10 +32,7 @@ pub struct Realm {
 
 /// The manifest that `name` stands for: a file, or one that ships.
 pub fn manifest(tree: &Tree, name: &str) -> Result<PathBuf> {
-    let shipped = tree
-        .root
-        .join("image/manifests")
-        .join(format!("{name}.toml"));
+    let shipped = tree.root.join("image/manifests").join(format!("{name}.toml"));
     if !name.contains('/') && shipped.exists() {
         return Ok(shipped);
     }
@@ -48,11 +45,7 @@ pub fn manifest(tree: &Tree, name: &str) -> Result<PathBuf> {
 
 /// Builds the host's command line: `crtos`.
 pub fn command_line(tree: &Tree) -> Result<PathBuf> {
-    cargo(
-        tree,
-        "the command line",
-        &["build", "--release", "--bin", "crtos"],
-    )?;
+    cargo(tree, "the command line", &["build", "--release", "--bin", "crtos"])?;
     Ok(tree.target.join("release/crtos"))
 }
 
@@ -60,16 +53,7 @@ pub fn command_line(tree: &Tree) -> Result<PathBuf> {
 pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
     let _guard = tree.lock("image")?;
     setup::rust::target(tree)?;
-    let mut arguments = vec![
-        "build",
-        "--release",
-        "--target",
-        BARE_METAL,
-        "--bin",
-        "kernel",
-        "--bin",
-        "hypervisor",
-    ];
+    let mut arguments = vec!["build", "--release", "--target", BARE_METAL, "--bin", "kernel", "--bin", "hypervisor"];
     let programs = programs(manifest)?;
     for program in &programs {
         arguments.extend(["--bin", program]);
@@ -80,10 +64,7 @@ pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
     let hypervisor = tree.build.join("hypervisor.bin");
     flatten(&linked.join("hypervisor"), &hypervisor)?;
 
-    let name = manifest
-        .file_stem()
-        .and_then(OsStr::to_str)
-        .context("a manifest has a name")?;
+    let name = manifest.file_stem().and_then(OsStr::to_str).context("a manifest has a name")?;
     let directory = tree.build.join("image").join(name);
     cargo(tree, "the composer", &["build", "--bin", "compose"])?;
     run::quietly(
@@ -97,19 +78,11 @@ pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
             .arg(&directory),
     )
     .with_context(|| format!("composing the image of {}", manifest.display()))?;
-    Ok(Realm {
-        directory,
-        hypervisor,
-    })
+    Ok(Realm { directory, hypervisor })
 }
 
 /// Builds everything that Linux gets: (from, to, mode).
-pub fn product(
-    tree: &Tree,
-    kernel: &Kernel,
-    flavour: &str,
-    manifest: &Path,
-) -> Result<Vec<(PathBuf, PathBuf, u32)>> {
+pub fn product(tree: &Tree, kernel: &Kernel, flavour: &str, manifest: &Path) -> Result<Vec<(PathBuf, PathBuf, u32)>> {
     let crtos = command_line(tree)?;
     let module = module::build(tree, kernel, flavour)?;
     let realm = realm(tree, manifest)?;
@@ -129,26 +102,11 @@ pub fn product(
 /// The programs that a manifest names, `init` among them.
 fn programs(manifest: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
-    let table: toml::Table = text
-        .parse()
-        .with_context(|| manifest.display().to_string())?;
-    let field = |table: &toml::Table, key: &str| {
-        table
-            .get(key)
-            .and_then(toml::Value::as_str)
-            .map(str::to_owned)
-    };
+    let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
+    let field = |table: &toml::Table, key: &str| table.get(key).and_then(toml::Value::as_str).map(str::to_owned);
     let init = table.get("init").and_then(toml::Value::as_table);
-    let mut names = vec![
-        init.and_then(|init| field(init, "binary"))
-            .unwrap_or_else(|| "init".into()),
-    ];
-    for server in table
-        .get("server")
-        .and_then(toml::Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    let mut names = vec![init.and_then(|init| field(init, "binary")).unwrap_or_else(|| "init".into())];
+    for server in table.get("server").and_then(toml::Value::as_array).into_iter().flatten() {
         let Some(server) = server.as_table() else {
             continue;
         };
@@ -163,12 +121,7 @@ fn programs(manifest: &Path) -> Result<Vec<String>> {
 /// A linked program as the bytes that are loaded.
 fn flatten(program: &Path, flat: &Path) -> Result<()> {
     let new = flat.with_extension("new");
-    run::quietly(
-        Command::new("objcopy")
-            .args(["-O", "binary"])
-            .arg(program)
-            .arg(&new),
-    )?;
+    run::quietly(Command::new("objcopy").args(["-O", "binary"]).arg(program).arg(&new))?;
     replace_if_different(&new, flat)
 }
 
@@ -191,11 +144,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("crtos-programs-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let manifest = directory.join("m.toml");
-        fs::write(
-            &manifest,
-            "[init]\nbinary='first'\n[[server]]\nname='a'\n[[server]]\nname='b'\nbinary='a'\n",
-        )
-        .unwrap();
+        fs::write(&manifest, "[init]\nbinary='first'\n[[server]]\nname='a'\n[[server]]\nname='b'\nbinary='a'\n")
+            .unwrap();
         assert_eq!(programs(&manifest).unwrap(), ["a", "first"]);
         fs::remove_dir_all(directory).unwrap();
     }

@@ -28,11 +28,7 @@ pub fn build(tree: &Tree, kernel: &Kernel, flavour: &str) -> Result<PathBuf> {
         // A failed build must not leave an older module behind.
         let _ = fs::remove_file(&module);
         run::quietly(
-            Command::new("make")
-                .arg("-C")
-                .arg(&kernel.headers)
-                .arg(format!("M={}", work.display()))
-                .arg("modules"),
+            Command::new("make").arg("-C").arg(&kernel.headers).arg(format!("M={}", work.display())).arg("modules"),
         )
         .context("building crtos.ko")?;
         fs::write(&stamp, &kernel.release)?;
@@ -48,11 +44,7 @@ fn copy_changed(from: &Path, to: &Path) -> Result<bool> {
         let entry = entry?;
         let name = entry.file_name();
         let path = Path::new(&name);
-        let is_source = name == "Kbuild"
-            || matches!(
-                path.extension().and_then(|e| e.to_str()),
-                Some("c" | "h" | "S")
-            );
+        let is_source = name == "Kbuild" || matches!(path.extension().and_then(|e| e.to_str()), Some("c" | "h" | "S"));
         if is_source {
             sources.push(name.clone());
             let bytes = fs::read(entry.path())?;
@@ -66,9 +58,8 @@ fn copy_changed(from: &Path, to: &Path) -> Result<bool> {
     for entry in fs::read_dir(to)? {
         let name = entry?.file_name();
         let text = name.to_string_lossy();
-        let is_source = text.ends_with(".c") && !text.ends_with(".mod.c")
-            || text.ends_with(".h")
-            || text.ends_with(".S");
+        let is_source =
+            text.ends_with(".c") && !text.ends_with(".mod.c") || text.ends_with(".h") || text.ends_with(".S");
         if is_source && !sources.contains(&name) {
             fs::remove_file(to.join(&name))?;
             changed = true;

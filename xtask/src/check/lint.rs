@@ -11,42 +11,19 @@ use crate::setup::rust;
 use crate::tree::Tree;
 
 /// The crates that also exist as bare-metal programs or libraries of such.
-const BARE: [&str; 7] = [
-    "ipc",
-    "hypervisor-abi",
-    "kernel",
-    "rt",
-    "init",
-    "linux",
-    "vfs-proxy",
-];
+const BARE: [&str; 7] = ["ipc", "hypervisor-abi", "kernel", "rt", "init", "linux", "vfs-proxy"];
 
 /// `cargo fmt --check`.
 pub fn format(tree: &Tree) -> Result<Outcome> {
     rust::component(tree, "rustfmt")?;
-    run::quietly(
-        Command::new("cargo")
-            .args(["fmt", "--all", "--check"])
-            .current_dir(&tree.root),
-    )?;
+    run::quietly(Command::new("cargo").args(["fmt", "--all", "--check"]).current_dir(&tree.root))?;
     Ok(Outcome::passed())
 }
 
 /// Clippy over all that is built for this machine, and all that is built for bare metal.
 pub fn clippy(tree: &Tree) -> Result<Outcome> {
     rust::component(tree, "clippy")?;
-    cargo(
-        tree,
-        "for clippy",
-        &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-    )?;
+    cargo(tree, "for clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     let mut arguments = vec!["clippy", "--target", BARE_METAL, "-p", "hypervisor"];
     for package in BARE {
         arguments.extend(["-p", package]);

@@ -16,14 +16,7 @@ const PACKAGES: [&str; 4] = ["ipc", "hypervisor-abi", "kernel", "hypervisor"];
 pub fn run(tree: &Tree) -> Result<Outcome> {
     if !available() {
         say("installing Miri into the nightly toolchain");
-        let add = [
-            "component",
-            "add",
-            "--toolchain",
-            "nightly",
-            "miri",
-            "rust-src",
-        ];
+        let add = ["component", "add", "--toolchain", "nightly", "miri", "rust-src"];
         if run::quietly(Command::new("rustup").args(add)).is_err() || !available() {
             return Ok(Outcome::Skipped(
                 "Miri can not be had here: rustup component add --toolchain nightly miri".into(),

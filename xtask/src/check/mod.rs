@@ -30,33 +30,14 @@ pub enum Outcome {
 impl Outcome {
     /// One test, passed.
     fn passed() -> Self {
-        Self::Counted(Count {
-            passed: 1,
-            failed: 0,
-        })
+        Self::Counted(Count { passed: 1, failed: 0 })
     }
 }
 
 /// In the order in which they run.
 pub const ALL: &[Check] = &[
-    Check {
-        name: "format",
-        what: "rustfmt has nothing to change",
-        run: lint::format,
-    },
-    Check {
-        name: "lint",
-        what: "clippy has nothing to say",
-        run: lint::clippy,
-    },
-    Check {
-        name: "unit",
-        what: "unit and property tests of all crates",
-        run: unit::run,
-    },
-    Check {
-        name: "miri",
-        what: "the same of portable code with unsafe parts, under Miri",
-        run: miri::run,
-    },
+    Check { name: "format", what: "rustfmt has nothing to change", run: lint::format },
+    Check { name: "lint", what: "clippy has nothing to say", run: lint::clippy },
+    Check { name: "unit", what: "unit and property tests of all crates", run: unit::run },
+    Check { name: "miri", what: "the same of portable code with unsafe parts, under Miri", run: miri::run },
 ];

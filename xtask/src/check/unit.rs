@@ -29,24 +29,14 @@ pub fn cargo_test(tree: &Tree, name: &str, arguments: &[&str]) -> Result<Outcome
     let text = String::from_utf8_lossy(&output.stdout);
     let count = count(&text);
     if count.failed > 0 {
-        for line in text
-            .lines()
-            .filter(|line| line.ends_with("... FAILED") || line.contains("panicked at"))
-        {
+        for line in text.lines().filter(|line| line.ends_with("... FAILED") || line.contains("panicked at")) {
             say(line);
         }
         say(&format!("more in {}", log.display()));
     } else if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        let lines: Vec<&str> = errors
-            .lines()
-            .filter(|l| !l.trim_start().starts_with("Compiling"))
-            .collect();
-        bail!(
-            "{}\nmore in {}",
-            lines[..lines.len().min(60)].join("\n"),
-            log.display()
-        );
+        let lines: Vec<&str> = errors.lines().filter(|l| !l.trim_start().starts_with("Compiling")).collect();
+        bail!("{}\nmore in {}", lines[..lines.len().min(60)].join("\n"), log.display());
     }
     Ok(Outcome::Counted(count))
 }
@@ -57,11 +47,8 @@ fn count(text: &str) -> Count {
     for line in text.lines().filter(|line| line.starts_with("test result:")) {
         let number = |what: &str| -> usize {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let at = words
-                .iter()
-                .position(|word| word.trim_end_matches(';') == what);
-            at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok())
-                .unwrap_or(0)
+            let at = words.iter().position(|word| word.trim_end_matches(';') == what);
+            at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok()).unwrap_or(0)
         };
         total.passed += number("passed");
         total.failed += number("failed");
@@ -75,7 +62,8 @@ mod tests {
 
     #[test]
     fn results_are_added_up() {
-        let text = "test result: ok. 12 passed; 0 failed; 1 ignored\nx\ntest result: FAILED. 3 passed; 2 failed; 0 ignored\n";
+        let text =
+            "test result: ok. 12 passed; 0 failed; 1 ignored\nx\ntest result: FAILED. 3 passed; 2 failed; 0 ignored\n";
         let total = count(text);
         assert_eq!((total.passed, total.failed), (15, 2));
     }

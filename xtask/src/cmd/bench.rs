@@ -10,10 +10,8 @@ use crate::tree::{Tree, say};
 /// Runs the groups asked for.
 pub fn run(tree: &Tree, options: cli::Bench) -> Result<u8> {
     setup::programs()?;
-    let groups: Vec<_> = GROUPS
-        .iter()
-        .filter(|group| options.group.as_ref().is_none_or(|name| name == group.name))
-        .collect();
+    let groups: Vec<_> =
+        GROUPS.iter().filter(|group| options.group.as_ref().is_none_or(|name| name == group.name)).collect();
     if groups.is_empty() {
         let names: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
         bail!("there is no such group; there are: {}", names.join(", "));
@@ -43,10 +41,7 @@ fn line(figure: &Figure) -> String {
         Some(limit) => format!("  MISSED: at most {limit}"),
         None => String::new(),
     };
-    format!(
-        "{:<40} {:>12} {}{promise}",
-        figure.name, figure.value, figure.unit
-    )
+    format!("{:<40} {:>12} {}{promise}", figure.name, figure.value, figure.unit)
 }
 
 fn json(figure: &Figure) -> serde_json::Value {

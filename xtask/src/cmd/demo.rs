@@ -34,10 +34,7 @@ pub fn run(tree: &Tree, options: cli::Demo) -> Result<u8> {
     };
     let machine = guest::machine(tree, &kind)?;
 
-    show(&format!(
-        "booting Debian's kernel {} in QEMU, unmodified",
-        machine.kernel.release
-    ));
+    show(&format!("booting Debian's kernel {} in QEMU, unmodified", machine.kernel.release));
     let mut vm = guest::boot(&machine)?;
     let version = text(&mut vm, &["uname", "-srv"])?;
     show(&format!("up: {}", version.trim()));
@@ -60,10 +57,7 @@ pub fn run(tree: &Tree, options: cli::Demo) -> Result<u8> {
 
     let mut argv = CYCLICTEST.to_vec();
     argv.push(CYCLES);
-    show(&format!(
-        "crtos run {}: in the real-time realm",
-        command(&argv)
-    ));
+    show(&format!("crtos run {}: in the real-time realm", command(&argv)));
     let ours = latency(&mut vm, &[&["crtos", "run"][..], &argv].concat())?;
     show(&format!("{}: in Linux", command(&argv)));
     let native = latency(&mut vm, &argv)?;
@@ -108,10 +102,7 @@ fn latency(vm: &mut Vm, argv: &[&str]) -> Result<Latency> {
 fn table(ours: &Latency, native: &Latency) {
     println!("         wake-up latency in µs (of an emulated machine)   min     avg      max");
     for (name, result) in [("real-time realm", ours), ("Linux", native)] {
-        println!(
-            "         {name:<47} {:>5} {:>7} {:>8}",
-            result.min, result.average, result.max
-        );
+        println!("         {name:<47} {:>5} {:>7} {:>8}", result.min, result.average, result.max);
     }
 }
 
@@ -123,11 +114,7 @@ fn text(vm: &mut Vm, argv: &[&str]) -> Result<String> {
         cwd: "/".into(),
         terminal: None,
     };
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = vm.capture(&request, b"", LIMIT)?;
+    let Output { status, stdout, stderr } = vm.capture(&request, b"", LIMIT)?;
     if status != 0 {
         bail!(
             "{}: status {status}: {}; logs in {}",

@@ -45,12 +45,7 @@ pub fn run(tree: &Tree, options: cli::Run) -> Result<u8> {
     in_machine(tree, &options.machine, "run", argv)
 }
 
-fn in_machine(
-    tree: &Tree,
-    options: &MachineOptions,
-    name: &str,
-    argv: Vec<OsString>,
-) -> Result<u8> {
+fn in_machine(tree: &Tree, options: &MachineOptions, name: &str, argv: Vec<OsString>) -> Result<u8> {
     let machine = guest::machine_for_caller(tree, options, name)?;
     let mut vm = guest::boot(&machine)?;
     if !options.plain {
@@ -59,10 +54,7 @@ fn in_machine(
     let status = guest::run_as_caller(tree, &mut vm, argv, options.timeout)?;
     guest::power_off(vm)?;
     if status != 0 {
-        say(&format!(
-            "status {status}; logs in {}",
-            shown(&machine.logs)
-        ));
+        say(&format!("status {status}; logs in {}", shown(&machine.logs)));
     }
     Ok(status)
 }
@@ -70,8 +62,5 @@ fn in_machine(
 /// A path as short as the caller can use it.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(&here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(&here).unwrap_or(path).display().to_string()
 }

@@ -17,10 +17,7 @@ pub fn run(tree: &Tree, options: cli::Srtos) -> Result<u8> {
     setup::base()?;
     let manifest = build::manifest(tree, &options.manifest)?;
     let realm = build::realm(tree, &manifest)?;
-    let mut machine = Standalone::new(
-        realm.directory.join("srtos.elf"),
-        tree.new_log_directory("srtos")?,
-    );
+    let mut machine = Standalone::new(realm.directory.join("srtos.elf"), tree.new_log_directory("srtos")?);
     machine.arguments = options.qemu;
     let mut running = machine.boot()?;
     let limit = options.timeout.map(Duration::from_secs);

@@ -29,10 +29,7 @@ pub fn run(tree: &Tree, options: cli::Test) -> Result<u8> {
             Ok(Outcome::Counted(count)) => {
                 total.passed += count.passed;
                 total.failed += count.failed;
-                say(&format!(
-                    "{}: {} passed, {} failed",
-                    check.name, count.passed, count.failed
-                ));
+                say(&format!("{}: {} passed, {} failed", check.name, count.passed, count.failed));
             }
             Ok(Outcome::Skipped(why)) => {
                 skipped += 1;
@@ -58,11 +55,7 @@ pub fn run(tree: &Tree, options: cli::Test) -> Result<u8> {
             }
         }
     }
-    let skipped = if skipped > 0 {
-        format!(", {skipped} skipped")
-    } else {
-        String::new()
-    };
+    let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
     println!("{} passed, {} failed{skipped}", total.passed, total.failed);
     Ok(u8::from(total.failed > 0))
 }
@@ -73,12 +66,7 @@ fn list() {
     }
     for suite in suites::ALL {
         for case in suite.cases {
-            println!(
-                "{}::{}{}",
-                suite.name,
-                case.name,
-                if case.long { " (long)" } else { "" }
-            );
+            println!("{}::{}{}", suite.name, case.name, if case.long { " (long)" } else { "" });
         }
     }
 }

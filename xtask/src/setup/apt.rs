@@ -10,10 +10,7 @@ use crate::tree::say;
 
 /// Installs those of `packages` (name, purpose) that are missing, after saying which.
 pub fn require(packages: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<_> = packages
-        .iter()
-        .filter(|(name, _)| !is_installed(name))
-        .collect();
+    let missing: Vec<_> = packages.iter().filter(|(name, _)| !is_installed(name)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -24,9 +21,7 @@ pub fn require(packages: &[(&str, &str)]) -> Result<()> {
     let install = || {
         let mut command = privileged("apt-get")?;
         command.args(["install", "--yes", "--quiet", "--no-install-recommends"]);
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .args(missing.iter().map(|(name, _)| name));
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(missing.iter().map(|(name, _)| name));
         run::quietly(&mut command)
     };
     // An old or empty package list is the usual reason for a failure.
@@ -65,9 +60,7 @@ pub fn real_package(meta: &str, prefix: &str) -> Result<String> {
 /// The names that `package` depends on.
 pub fn dependencies(package: &str) -> Result<Vec<String>> {
     let text = run::text(Command::new("apt-cache").args(["depends", "--important", package]))?;
-    let names = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "));
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
     Ok(names.map(str::to_owned).collect())
 }
 
@@ -77,10 +70,7 @@ pub fn unpack(packages: &[String], directory: &Path) -> Result<()> {
     std::fs::create_dir_all(&downloads)?;
     let download = || {
         let mut command = Command::new("apt-get");
-        command
-            .arg("download")
-            .args(packages)
-            .current_dir(&downloads);
+        command.arg("download").args(packages).current_dir(&downloads);
         run::quietly(&mut command)
     };
     if download().is_err() {

@@ -32,9 +32,7 @@ pub fn get(tree: &Tree, flavour: Flavour) -> Result<Kernel> {
 fn fetch(directory: &Path, meta: &str) -> Result<()> {
     let image = apt::real_package(meta, "linux-image-")?;
     let release = image.trim_start_matches("linux-image-").to_owned();
-    say(&format!(
-        "unpacking Debian's kernel {release} and its headers (80 MB to download)"
-    ));
+    say(&format!("unpacking Debian's kernel {release} and its headers (80 MB to download)"));
     let headers = format!("linux-headers-{release}");
     let mut packages = vec![image, headers.clone()];
     // Of what the headers need: their common part, and the build scripts. The compiler is ours.
@@ -68,12 +66,8 @@ fn relocate(makefile: &Path) -> Result<()> {
 
 fn describe(directory: &Path) -> Result<Kernel> {
     let file = directory.join("release");
-    let release = fs::read_to_string(&file).with_context(|| {
-        format!(
-            "{} is damaged: delete it, it is made anew",
-            directory.display()
-        )
-    })?;
+    let release = fs::read_to_string(&file)
+        .with_context(|| format!("{} is damaged: delete it, it is made anew", directory.display()))?;
     let at = |path: String| -> PathBuf { directory.join(path) };
     Ok(Kernel {
         image: at(format!("boot/vmlinuz-{release}")),

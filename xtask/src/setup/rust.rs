@@ -15,9 +15,8 @@ pub fn target(tree: &Tree) -> Result<()> {
         return Ok(());
     }
     say(&format!("rustup target add {BARE_METAL}"));
-    run::quietly(rustup(tree).args(["target", "add", BARE_METAL])).with_context(|| {
-        format!("the Rust target {BARE_METAL} cannot be installed; is this machine on line?")
-    })?;
+    run::quietly(rustup(tree).args(["target", "add", BARE_METAL]))
+        .with_context(|| format!("the Rust target {BARE_METAL} cannot be installed; is this machine on line?"))?;
     Ok(())
 }
 
@@ -28,9 +27,8 @@ pub fn component(tree: &Tree, name: &str) -> Result<()> {
         return Ok(());
     }
     say(&format!("rustup component add {name}"));
-    run::quietly(rustup(tree).args(["component", "add", name])).with_context(|| {
-        format!("the Rust component {name} cannot be installed; is this machine on line?")
-    })?;
+    run::quietly(rustup(tree).args(["component", "add", name]))
+        .with_context(|| format!("the Rust component {name} cannot be installed; is this machine on line?"))?;
     Ok(())
 }
 

@@ -35,13 +35,7 @@ pub fn root_file_system() -> Result<()> {
     attach("tmpfs", "/rw", "tmpfs", NONE, "mode=0755")?;
     fs::create_dir("/rw/upper")?;
     fs::create_dir("/rw/work")?;
-    attach(
-        "overlay",
-        "/root",
-        "overlay",
-        NONE,
-        "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work",
-    )?;
+    attach("overlay", "/root", "overlay", NONE, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work")?;
     for directory in ["/dev", "/proc", "/sys"] {
         let target = format!("/root{directory}");
         fs::create_dir_all(&target)?;
@@ -55,13 +49,7 @@ pub fn root_file_system() -> Result<()> {
     for directory in ["/dev/pts", "/dev/shm", "/run"] {
         fs::create_dir_all(directory)?;
     }
-    attach(
-        "devpts",
-        "/dev/pts",
-        "devpts",
-        NONE,
-        "gid=5,mode=620,ptmxmode=666",
-    )?;
+    attach("devpts", "/dev/pts", "devpts", NONE, "gid=5,mode=620,ptmxmode=666")?;
     attach("tmpfs", "/dev/shm", "tmpfs", NONE, "mode=1777")?;
     attach("tmpfs", "/run", "tmpfs", NONE, "mode=0755")?;
     for (to, at) in [
@@ -94,8 +82,7 @@ pub fn prepare(
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::copy(from, to)
-            .with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
+        fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
         fs::set_permissions(to, fs::Permissions::from_mode(*mode))?;
     }
     if let Some(work) = work {
@@ -118,13 +105,7 @@ pub fn power_off() -> ! {
     }
 }
 
-fn attach(
-    source: &str,
-    target: impl AsRef<OsStr>,
-    kind: &str,
-    flags: MountFlags,
-    options: &str,
-) -> Result<()> {
+fn attach(source: &str, target: impl AsRef<OsStr>, kind: &str, flags: MountFlags, options: &str) -> Result<()> {
     let target = target.as_ref();
     let options = std::ffi::CString::new(options)?;
     mount(source, target, kind, flags, Some(options.as_c_str()))

@@ -45,13 +45,7 @@ type Failure = (String, i32);
 impl Runner {
     /// A runner with nothing running.
     pub fn new(ports: Ports, reaper: Reaper, events: Sender<Event>) -> Self {
-        Self {
-            ports,
-            reaper,
-            events,
-            running: None,
-            feeder: None,
-        }
+        Self { ports, reaper, events, running: None, feeder: None }
     }
 
     /// Starts `command`.
@@ -114,10 +108,7 @@ impl Runner {
 
     fn try_start(&mut self, command: &Command) -> Result<(), Failure> {
         let broken = |what: &str, error: &dyn std::fmt::Display| (format!("{what}: {error}"), 125);
-        let (program, arguments) = command
-            .argv
-            .split_first()
-            .ok_or_else(|| ("no command".to_owned(), 125))?;
+        let (program, arguments) = command.argv.split_first().ok_or_else(|| ("no command".to_owned(), 125))?;
         let mut child = if command.terminal.is_some() {
             // A session of its own, with the terminal as its controlling terminal.
             let mut child = std::process::Command::new("setsid");
@@ -128,36 +119,21 @@ impl Runner {
             child.process_group(0);
             child
         };
-        child
-            .args(arguments)
-            .env_clear()
-            .envs(command.env.iter().cloned())
-            .current_dir(&command.cwd);
+        child.args(arguments).env_clear().envs(command.env.iter().cloned()).current_dir(&command.cwd);
         let terminal = match command.terminal {
             Some((rows, columns)) => {
                 let (near, far) = pseudo_terminal(rows, columns).map_err(|e| broken("pty", &e))?;
-                let far = || {
-                    far.try_clone()
-                        .map(Stdio::from)
-                        .map_err(|e| broken("pty", &e))
-                };
+                let far = || far.try_clone().map(Stdio::from).map_err(|e| broken("pty", &e));
                 child.stdin(far()?).stdout(far()?).stderr(far()?);
                 Some(near)
             }
             None => {
-                child
-                    .stdin(Stdio::piped())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::piped());
+                child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
                 None
             }
         };
         let mut spawned = self.reaper.starting(|| child.spawn()).map_err(|error| {
-            let status = if error.kind() == std::io::ErrorKind::NotFound {
-                127
-            } else {
-                126
-            };
+            let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             (format!("{}: {error}", program.display()), status)
         })?;
         drop(child);
@@ -170,30 +146,18 @@ impl Runner {
             Some(terminal) => {
                 let mut port = &self.ports.stderr;
                 let _ = write_frame(&mut port, &[]);
-                (
-                    Some(near(terminal)?),
-                    vec![(near(terminal)?, clone(&self.ports.stdout)?)],
-                )
+                (Some(near(terminal)?), vec![(near(terminal)?, clone(&self.ports.stdout)?)])
             }
             None => {
                 let out = spawned.stdout.take().map(OwnedFd::from);
                 let err = spawned.stderr.take().map(OwnedFd::from);
                 let pipes = out.zip(err).ok_or_else(|| ("no pipes".to_owned(), 125))?;
-                let outputs = vec![
-                    (pipes.0, clone(&self.ports.stdout)?),
-                    (pipes.1, clone(&self.ports.stderr)?),
-                ];
+                let outputs = vec![(pipes.0, clone(&self.ports.stdout)?), (pipes.1, clone(&self.ports.stderr)?)];
                 (spawned.stdin.take().map(OwnedFd::from), outputs)
             }
         };
         let pid = Pid::from_raw(spawned.id() as i32).ok_or_else(|| ("no pid".to_owned(), 125))?;
-        self.running = Some(Running {
-            pid,
-            status: None,
-            undrained: outputs.len(),
-            ended: ended.clone(),
-            terminal,
-        });
+        self.running = Some(Running { pid, status: None, undrained: outputs.len(), ended: ended.clone(), terminal });
         for (pipe, port) in outputs {
             let (ended, events) = (ended.clone(), self.events.clone());
             thread::spawn(move || {
@@ -213,10 +177,7 @@ fn feed(mut port: File, mut pipe: Option<File>) {
         if chunk.is_empty() {
             return;
         }
-        if pipe
-            .as_mut()
-            .is_some_and(|pipe| pipe.write_all(&chunk).is_err())
-        {
+        if pipe.as_mut().is_some_and(|pipe| pipe.write_all(&chunk).is_err()) {
             pipe = None;
         }
     }
@@ -226,10 +187,7 @@ fn feed(mut port: File, mut pipe: Option<File>) {
 fn drain(pipe: &OwnedFd, mut port: File, ended: BorrowedFd<'_>) {
     let mut chunk = vec![0; MAX_CHUNK];
     loop {
-        let mut ready = [
-            PollFd::new(pipe, PollFlags::IN),
-            PollFd::from_borrowed_fd(ended, PollFlags::IN),
-        ];
+        let mut ready = [PollFd::new(pipe, PollFlags::IN), PollFd::from_borrowed_fd(ended, PollFlags::IN)];
         if poll(&mut ready, None).is_err() {
             continue; // interrupted
         }
@@ -262,10 +220,5 @@ fn pseudo_terminal(rows: u16, columns: u16) -> rustix::io::Result<(OwnedFd, Owne
 }
 
 fn size(rows: u16, columns: u16) -> Winsize {
-    Winsize {
-        ws_row: rows,
-        ws_col: columns,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    }
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }

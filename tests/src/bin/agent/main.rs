@@ -63,17 +63,12 @@ fn serve() -> Result<()> {
     for event in inbox {
         let answer = match event {
             Event::Harness(None | Some(ToAgent::PowerOff)) => return Ok(()),
-            Event::Harness(Some(ToAgent::Prepare {
-                hostname,
-                work,
-                modules,
-                files,
-            })) => Some(
-                match boot::prepare(&hostname, work.as_deref(), &modules, &files) {
+            Event::Harness(Some(ToAgent::Prepare { hostname, work, modules, files })) => {
+                Some(match boot::prepare(&hostname, work.as_deref(), &modules, &files) {
                     Ok(()) => FromAgent::Done,
                     Err(error) => FromAgent::Failed(format!("{error:#}"), 125),
-                },
-            ),
+                })
+            }
             Event::Harness(Some(ToAgent::Exec(command))) => match runner.start(command) {
                 Ok(()) => None,
                 Err((error, status)) => Some(FromAgent::Failed(error, status)),

@@ -29,11 +29,7 @@ pub fn open() -> Result<Ports> {
         if PORTS.iter().all(|name| devices.contains_key(*name)) {
             let open = |name: &str| {
                 let path = format!("/dev/{}", devices[name]);
-                OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .open(&path)
-                    .context(path)
+                OpenOptions::new().read(true).write(true).open(&path).context(path)
             };
             return Ok(Ports {
                 control: open(PORTS[0])?,
@@ -43,10 +39,7 @@ pub fn open() -> Result<Ports> {
             });
         }
         if Instant::now() > deadline {
-            bail!(
-                "the virtio-serial ports have not appeared; seen: {:?}",
-                devices.keys()
-            );
+            bail!("the virtio-serial ports have not appeared; seen: {:?}", devices.keys());
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -57,10 +50,7 @@ fn named() -> Result<HashMap<String, String>> {
     for entry in fs::read_dir("/sys/class/virtio-ports").context("no virtio-serial driver")? {
         let entry = entry?;
         if let Ok(name) = fs::read_to_string(entry.path().join("name")) {
-            found.insert(
-                name.trim().to_owned(),
-                entry.file_name().to_string_lossy().into_owned(),
-            );
+            found.insert(name.trim().to_owned(), entry.file_name().to_string_lossy().into_owned());
         }
     }
     Ok(found)

@@ -52,10 +52,8 @@ fn reap(starting: &Mutex<()>, woken: &Receiver<()>, events: &Sender<Event>) {
         let ended = wait(WaitOptions::NOHANG);
         drop(guard);
         if let Ok(Some((pid, status))) = ended {
-            let status = status
-                .exit_status()
-                .or_else(|| status.terminating_signal().map(|number| 128 + number))
-                .unwrap_or(125);
+            let status =
+                status.exit_status().or_else(|| status.terminating_signal().map(|number| 128 + number)).unwrap_or(125);
             if events.send(Event::Ended(pid, status)).is_err() {
                 return;
             }
