@@ -131,6 +131,8 @@ fn memory_of(layout: &Layout, machine: &Machine, mmconfig: Option<(u64, u8)>) ->
         // Firmware that Linux calls may lie in reserved memory, so that is executable like RAM.
         map.give(resource.start, resource.size, if resource.is_device { registers } else { ram });
     }
+    // Option ROMs: Linux looks through all of their room.
+    map.give(0xc_0000, 0x4_0000, ram);
     for function in &machine.functions {
         for bar in function.bars.iter().filter(|bar| bar.memory && bar.size > 0) {
             map.give(bar.address, bar.size, registers);

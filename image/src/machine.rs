@@ -140,6 +140,8 @@ pub fn parse_cpu_list(text: &str) -> Option<Vec<u32>> {
 fn classify(name: &str, start: u64) -> Option<(bool, bool)> {
     match name {
         "System RAM" => Some((true, false)),
+        // HyperTransport's own addresses on AMD processors: nothing can be there.
+        "Reserved" if start == 0xfd_0000_0000 => None,
         // Trapped by the hypervisor, or made up by it.
         _ if name.starts_with("IOAPIC") || name == "Local APIC" || name.starts_with("PCI MMCONFIG") => None,
         // A window, of which only what devices use is given; but the old video and option ROM areas are not BARs.

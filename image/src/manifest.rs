@@ -231,7 +231,7 @@ pub struct Server {
     /// Bytes of its stack.
     pub stack: Spanned<Size>,
     /// Bytes of its heap.
-    #[serde(default)]
+    #[serde(default = "heap")]
     pub heap: Spanned0<Size>,
     /// Bytes of memory for kernel objects of its own.
     #[serde(default)]
@@ -271,6 +271,13 @@ pub struct Server {
     /// I/O ports it is given.
     #[serde(default)]
     pub ports: Vec<Spanned<PortGrant>>,
+}
+
+/// The heap that a server needs at least: it decodes its start information there.
+pub const LEAST_HEAP: u64 = 64 << 10;
+
+fn heap() -> Spanned0<Size> {
+    Spanned0(Spanned::new(0..0, Size(LEAST_HEAP)))
 }
 
 /// What happens when a server dies.

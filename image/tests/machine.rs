@@ -36,6 +36,7 @@ fffc0000-ffffffff : Reserved
 800000000-fffffffff : PCI Bus 0000:00
   800000000-800003fff : 0000:00:02.0
     800000000-800003fff : virtio-pci-modern
+fd00000000-ffffffffff : Reserved
 ";
 
 fn config_space(caps: &[(u8, u8, &[u8])]) -> Vec<u8> {
@@ -132,7 +133,7 @@ fn linux_keeps_what_it_had() {
             (0x64a0_0000, 0x80_0000, r),
             (0, 0xa_0000, rwx),
             (0xa_0000, 0x2_0000, rw),
-            (0xf_0000, 0x4ff1_0000, rwx),
+            (0xc_0000, 0x4ff4_0000, rwx),
             (0x5100_0000, 0x31f_f000, rwx),
             (0x6520_0000, 0x1ae0_0000, rwx),
             (0xfed0_0000, 0x1000, rw),

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use crate::diagnostic::{Diagnostics, Findings};
 use crate::layout::Layout;
-use crate::manifest::{Manifest, Server};
+use crate::manifest::{LEAST_HEAP, Manifest, Server};
 use crate::units::{Size, is_paged};
 
 /// A range with a name and a place in the text.
@@ -149,13 +149,13 @@ fn takes(server: &Server) -> u64 {
 pub fn servers(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
     let init = &manifest.init;
     size_of("init", "stack", &init.stack, LEAST_STACK, MOST_STACK, found);
-    size_of("init", "heap", &init.heap, 64 << 10, MOST_HEAP, found);
+    size_of("init", "heap", &init.heap, LEAST_HEAP, MOST_HEAP, found);
     let mut sum = LOAD_AND_KERNEL.saturating_add(init.stack.get_ref().0).saturating_add(init.heap.get_ref().0);
     let mut largest: Option<&Server> = None;
     for server in &manifest.servers {
         let who = format!("server \"{}\"", server.name.get_ref());
         size_of(&who, "stack", &server.stack, LEAST_STACK, MOST_STACK, found);
-        size_of(&who, "heap", &server.heap.0, 0, MOST_HEAP, found);
+        size_of(&who, "heap", &server.heap.0, LEAST_HEAP, MOST_HEAP, found);
         size_of(&who, "vault", &server.vault.0, 0, MOST_VAULT, found);
         size_of(&who, "untyped", &server.untyped.0, 0, u64::MAX, found);
         sum = sum.saturating_add(takes(server));
