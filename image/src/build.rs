@@ -73,9 +73,9 @@ pub struct Programs {
 }
 
 impl Programs {
-    fn read(manifest: &Manifest, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
+    fn read(manifest: &Manifest, manifest_dir: &Path, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
         let program = |name: &str| {
-            let path = inputs.servers_dir.join(name);
+            let path = if name.contains('/') { manifest_dir.join(name) } else { inputs.servers_dir.join(name) };
             Program::parse(&read_file(&path)?, &path.display().to_string())
         };
         let kernel = read_file(&inputs.kernel_elf)?;
@@ -254,7 +254,7 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
     let layout = Layout::resolve(&manifest, &mut found);
     check::manifest(&manifest, &layout, &mut found);
     let layout = found.into_result(layout)?;
-    let programs = Programs::read(&manifest, inputs)?;
+    let programs = Programs::read(&manifest, manifest_path.parent().unwrap_or(Path::new("")), inputs)?;
     let image = lay_out(&manifest, &source.text, &layout, &programs)?;
 
     let out = &inputs.out_dir;
