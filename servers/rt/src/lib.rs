@@ -17,6 +17,7 @@ mod allocator;
 pub mod buffer;
 pub mod calls;
 pub mod console;
+pub mod crash;
 mod panic;
 pub mod serve;
 pub mod shared;

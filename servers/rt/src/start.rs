@@ -72,6 +72,11 @@ impl Start {
     /// The memory of which it makes its own objects.
     pub const UNTYPED: Cap<Untyped> = Cap::new(slots::UNTYPED);
 
+    /// The value of an argument `name=value`.
+    pub fn argument(&self, name: &str) -> Option<&'static str> {
+        self.info.args.iter().find_map(|text| text.strip_prefix(name)?.strip_prefix('='))
+    }
+
     /// A grant by its name in the manifest.
     pub fn grant(&self, name: &str) -> Option<&'static Granted> {
         self.info.grants.iter().find(|grant| grant.name == name)

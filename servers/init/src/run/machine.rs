@@ -50,7 +50,7 @@ pub fn boot() -> Result<Machine, String> {
     }
     let (image_page, pages) = (offset / 4096, (frame.bytes - offset) / 4096);
     window::image(IMAGE_FRAME, image_page, 0, 1)?;
-    let header = image::header(window::image_bytes(4096))?;
+    let header = image::header(window::image_bytes(4096)).unwrap_or_else(|reason| super::fail(reason));
     window::init_heap(header.first_heap);
 
     let mut memory = Memory::new();

@@ -225,6 +225,12 @@ fn thread(machine: &Machine, server: &Server, place: &Place, id: u64) -> Result<
     place.time.bind(thread).say("giving it time")?;
     // What is its own again with each instance. It may look at its thread and time, and shape its address space.
     let table = place.table;
+    for slot in [slots::ADDRESS_SPACE, slots::THREAD, slots::SCHED_CONTEXT] {
+        // Whatever a former instance may have put there.
+        if table.identify(slot).say("looking at its table")?.is_some() {
+            table.delete(slot).say("clearing its table")?;
+        }
+    }
     table.copy(slots::ADDRESS_SPACE, place.space, Rights::all(), 0).say("its own address space")?;
     table.copy(slots::THREAD, thread, Rights::READ, 0).say("its own thread")?;
     table.copy(slots::SCHED_CONTEXT, place.time, Rights::READ, 0).say("its own time").map(drop)
