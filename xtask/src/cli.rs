@@ -72,6 +72,9 @@ pub struct MachineOptions {
     /// Boot plain Linux: no hypervisor, no cell.
     #[arg(long, hide = true)]
     pub plain: bool,
+    /// Put the product's files in place, and load nothing.
+    #[arg(long, hide = true)]
+    pub installed: bool,
     /// Further options for the Linux kernel (repeatable).
     #[arg(long, hide = true)]
     pub append: Vec<String>,

@@ -49,7 +49,7 @@ pub fn machine(tree: &Tree, kind: &Kind) -> Result<Machine> {
         machine.kernel_options.push(RESERVED.to_owned());
     }
     if let Some(manifest) = &kind.manifest {
-        machine.files = build::product(tree, &machine.kernel, kind.flavour.name(), manifest)?;
+        machine.files = build::product(tree, &machine.kernel, kind.flavour, manifest)?;
     }
     Ok(machine)
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use ::tests::machine::Kernel;
+use ::tests::suite::Flavour;
 use anyhow::{Context, Result, bail};
 
 pub use cargo::{BARE_METAL, cargo};
@@ -84,7 +85,7 @@ pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
 /// Builds everything that Linux gets: (from, to, mode).
 pub fn product(tree: &Tree, kernel: &Kernel, flavour: &str, manifest: &Path) -> Result<Vec<(PathBuf, PathBuf, u32)>> {
     let crtos = command_line(tree)?;
-    let module = module::build(tree, kernel, flavour)?;
+    let module = module(tree, kernel, flavour)?;
     let realm = realm(tree, manifest)?;
     let installed = Path::new(INSTALLED);
     let mut files = vec![

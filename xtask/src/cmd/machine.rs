@@ -48,7 +48,7 @@ pub fn run(tree: &Tree, options: cli::Run) -> Result<u8> {
 fn in_machine(tree: &Tree, options: &MachineOptions, name: &str, argv: Vec<OsString>) -> Result<u8> {
     let machine = guest::machine_for_caller(tree, options, name)?;
     let mut vm = guest::boot(&machine)?;
-    if !options.plain {
+    if !options.plain && !options.installed {
         guest::bring_up(&mut vm)?;
     }
     let status = guest::run_as_caller(tree, &mut vm, argv, options.timeout)?;

@@ -8,6 +8,7 @@ mod srtos;
 mod test;
 
 use anyhow::Result;
+use tests::suite::Flavour;
 
 use crate::build;
 use crate::cli::{Cli, Verb};
@@ -28,6 +29,10 @@ pub fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Build(options) => {
             setup::base()?;
             let manifest = build::manifest(&tree, &options.manifest)?;
+            for flavour in [Flavour::Rt, Flavour::Stock] {
+                let kernel = setup::kernel::get(&tree, flavour)?;
+                build::module(&tree, &kernel, flavour)?;
+            }
             build::command_line(&tree)?;
             let realm = build::realm(&tree, &manifest)?;
             say(&format!("the image is in {}", realm.directory.display()));
