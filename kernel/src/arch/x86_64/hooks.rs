@@ -1,0 +1,118 @@
+//! What the portable part of the kernel asks of the processor.
+#![allow(unsafe_code)] // Privileged instructions.
+
+use super::{apic, cell, console, cpu, paging, time};
+use crate::kernel::Kernel;
+use crate::memory::Ref;
+use crate::object::Thread;
+use core::arch::asm;
+use core::fmt::Write;
+
+pub use super::console::write as console_write;
+pub use super::fpu::{bytes as fpu_bytes, claim as fpu_claim, mend as fpu_mend, reset as fpu_reset, save as fpu_save};
+pub use super::ioapic::{mask as ioapic_mask, pins as ioapic_pins, route as ioapic_route};
+pub use super::paging::fill_kernel_half;
+pub use super::time::set_timer;
+
+/// The time-stamp counter.
+pub fn now() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Waits for an interrupt, which is noted.
+pub fn idle() {
+    // SAFETY: an interrupt in kernel mode returns to behind `hlt`; `sti` takes effect only after it has begun.
+    unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
+}
+
+/// Lets interrupts in for one instruction; they are noted.
+pub fn interrupt_window() {
+    // SAFETY: interrupts in kernel mode touch nothing but the list of noted ones.
+    unsafe { asm!("sti", "nop", "cli", options(nostack)) }
+}
+
+/// An interrupt has come: acknowledges and notes it.
+pub fn note_interrupt(k: &Kernel, vector: u8) {
+    if vector != apic::SPURIOUS_VECTOR {
+        apic::end_of_interrupt();
+        k.cpu.note_interrupt(vector);
+    }
+}
+
+/// Forgets a translation.
+pub fn invalidate_page(address: u64) {
+    // SAFETY: forgetting translations is always allowed.
+    unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) }
+}
+
+/// Loads the tables that map the kernel alone.
+pub fn load_kernel_root() {
+    cpu::load_root(paging::kernel_root());
+}
+
+/// Sets the processor up for a thread.
+pub fn switch_to(k: &Kernel, thread: Ref<Thread>) {
+    let space = thread.space();
+    if k.cpu.loaded.get() != space {
+        k.cpu.loaded.set(space);
+        cpu::load_root(space.map_or(paging::kernel_root(), |space| space.root()));
+    }
+    cpu::set_frame_end(thread.address() + size_of::<crate::object::thread::Frame>() as u64);
+    cpu::set_bases(thread.fs_base.get(), thread.gs_base.get());
+    super::fpu::switch_to(k, thread);
+}
+
+/// Reads a port.
+pub fn port_in(port: u16, width: u8) -> u64 {
+    // SAFETY: the holder of the port's capability asked for it; ports cannot harm the kernel's memory without DMA, which is
+    // confined by the machine's partitioning, and the kernel's own devices are not given out by a composed system.
+    unsafe {
+        match width {
+            1 => x86_64::instructions::port::PortReadOnly::<u8>::new(port).read().into(),
+            2 => x86_64::instructions::port::PortReadOnly::<u16>::new(port).read().into(),
+            _ => x86_64::instructions::port::PortReadOnly::<u32>::new(port).read().into(),
+        }
+    }
+}
+
+/// Writes a port.
+pub fn port_out(port: u16, width: u8, value: u64) {
+    // SAFETY: as for reading.
+    unsafe {
+        match width {
+            1 => x86_64::instructions::port::PortWriteOnly::<u8>::new(port).write(value as u8),
+            2 => x86_64::instructions::port::PortWriteOnly::<u16>::new(port).write(value as u16),
+            _ => x86_64::instructions::port::PortWriteOnly::<u32>::new(port).write(value as u32),
+        }
+    }
+}
+
+/// Address and data of a message that raises this vector here.
+pub fn interrupt_message(vector: u8) -> (u64, u64) {
+    (0xfee0_0000 | u64::from(apic::id()) << 12, u64::from(vector))
+}
+
+/// A thread without a fault handler has faulted.
+pub fn log_fault(id: u64, words: &[u64; 6]) {
+    let [vector, error, address, rip, rsp, _] = words;
+    let _ = writeln!(
+        console::Output,
+        "kernel: thread {id:#x} stopped by fault {vector}: error {error:#x}, address {address:#x}, rip {rip:#x}, rsp {rsp:#x}"
+    );
+}
+
+/// Ends the system.
+pub fn halt(failed: bool) -> ! {
+    time::stop();
+    if !cell::end(failed) {
+        // ACPI sleep state 5 of q35, then of i440fx; a machine with neither stays halted.
+        for port in [0x604, 0xb004] {
+            port_out(port, 2, 0x2000);
+        }
+    }
+    loop {
+        // SAFETY: interrupts are off: nothing runs any more.
+        unsafe { asm!("cli", "hlt", options(nostack)) }
+    }
+}

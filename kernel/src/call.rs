@@ -1,0 +1,478 @@
+//! Kernel calls: number → handler, one table. The checks that all calls share (slot, type, rights) are made here, from the call table
+//! that the users' stubs come from too.
+
+use crate::arch;
+use crate::cap::{self, Slot, delete};
+use crate::kernel::Kernel;
+use crate::memory::{PAGE_SIZE, Ref};
+use crate::message::{self, Outcome, Send, lease, transfer};
+use crate::object::thread::{Sending, State};
+use crate::object::untyped::Retyped;
+use crate::object::{AddressSpace, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread, io_port, thread_ops, untyped};
+use crate::sched::{self, timeouts};
+use ipc::calls::CALLS;
+use ipc::message::{KERNEL_LABELS, Request};
+use ipc::{Call, Error, ObjectType, Rights, Tag};
+
+/// What a handler says.
+enum Answer {
+    /// Success without results.
+    Done,
+    /// Success with this many results.
+    Results(usize, [u64; 4]),
+    /// Not all is done; the first result says how much.
+    Stopped(u64, Error),
+    /// The registers are set, or will be when the thread's wait ends.
+    Set,
+    /// The thread makes the call again, after the interrupts that came.
+    Again,
+}
+
+type Handled = Result<Answer, Error>;
+
+fn results<const N: usize>(values: [u64; N]) -> Handled {
+    let mut all = [0; 4];
+    for (to, from) in all.iter_mut().zip(values) {
+        *to = from;
+    }
+    Ok(Answer::Results(N.min(4), all))
+}
+
+fn done(_: ()) -> Answer {
+    Answer::Done
+}
+
+fn counted((count, result): (u64, Result<(), Error>)) -> Handled {
+    match result {
+        Ok(()) => results([count]),
+        Err(error) => Ok(Answer::Stopped(count, error)),
+    }
+}
+
+/// A call as its handler sees it.
+struct Context<'a> {
+    k: &'a Kernel,
+    thread: Ref<Thread>,
+    request: Request,
+    /// The slot in `rdi`; checked for type and rights if the call table asks for it.
+    slot: Option<Ref<Slot>>,
+}
+
+/// For each call number, the object type (0: none) and rights that the call table asks for.
+static REQUIRED: [(u8, u8); 256] = {
+    let mut table = [(0, 0); 256];
+    let mut index = 0;
+    while index < CALLS.len() {
+        let info = &CALLS[index];
+        if let Some(object) = info.object {
+            table[info.call as usize] = (object as u8, info.rights.bits());
+        }
+        index += 1;
+    }
+    table
+};
+
+/// A native thread has made a kernel call.
+pub fn kernel_call(k: &Kernel, thread: Ref<Thread>) {
+    let request = Request(thread.frame.rax.get());
+    let handled = dispatch(k, thread, request);
+    let frame = &thread.frame;
+    match handled {
+        Ok(Answer::Done) => frame.rax.set(0),
+        Ok(Answer::Results(count, values)) => {
+            frame.rax.set(0);
+            for (index, value) in values.into_iter().take(count).enumerate() {
+                frame.set_result(index, value);
+            }
+        }
+        Ok(Answer::Stopped(count, error)) => {
+            frame.rax.set(error as u64);
+            frame.rdi.set(count);
+        }
+        Ok(Answer::Set) => {}
+        Ok(Answer::Again) => frame.rip.set(frame.rip.get().wrapping_sub(arch::SYSCALL_LENGTH)),
+        Err(error) => frame.rax.set(error as u64),
+    }
+}
+
+fn dispatch(k: &Kernel, thread: Ref<Thread>, request: Request) -> Handled {
+    let call = Call::from_raw(request.number()).ok_or(Error::InvalidCall)?;
+    let (object, rights) = REQUIRED[usize::from(request.number())];
+    let slot = if object == 0 {
+        None
+    } else {
+        let slot = thread.capability(thread.frame.rdi.get())?;
+        if slot.kind().is_none_or(|kind| kind as u8 != object) {
+            return Err(Error::WrongType);
+        }
+        if slot.rights().bits() & rights != rights {
+            return Err(Error::MissingRights);
+        }
+        Some(slot)
+    };
+    handle(&Context { k, thread, request, slot }, call)
+}
+
+fn handle(c: &Context, call: Call) -> Handled {
+    match call {
+        Call::Null => Ok(Answer::Done),
+        Call::Yield => {
+            sched::charge(c.k);
+            c.k.cpu.rotate.set(true);
+            Ok(Answer::Done)
+        }
+        Call::SystemInfo => {
+            let machine = c.k.machine.get();
+            results([machine.tsc_khz, u64::from(machine.in_cell), machine.image_header, 0])
+        }
+
+        Call::Send => c.send(Sending::Send, true),
+        Call::TrySend => c.send(Sending::Send, false),
+        Call::Call => c.send(Sending::Call, true),
+        Call::Receive => c.receive(c.second_reply()?, true),
+        Call::TryReceive => c.receive(c.second_reply()?, false),
+        Call::Reply => {
+            let reply = c.object::<Reply>()?;
+            if !message::answer(c.k, c.thread, reply, c.grants()) {
+                return Err(Error::NotFound);
+            }
+            Ok(Answer::Done)
+        }
+        Call::ReplyReceive => {
+            let (reply, may_grant) = match c.second_reply()? {
+                None => return Err(Error::InvalidCapability),
+                Some((reply, may_grant)) => (reply, may_grant),
+            };
+            if reply.receiver.get().is_some() {
+                return Err(Error::Busy);
+            }
+            message::answer(c.k, c.thread, reply, may_grant);
+            c.receive(Some((reply, may_grant)), true)
+        }
+        Call::Signal => {
+            let slot = c.slot()?;
+            c.object::<Notification>()?.signal(c.k, slot.badge());
+            Ok(Answer::Done)
+        }
+        Call::Wait => c.wait(),
+        Call::Poll => match c.object::<Notification>()?.take() {
+            Some(bits) => results([bits]),
+            None => Err(Error::WouldBlock),
+        },
+        Call::LeaseRead => c.lease(false),
+        Call::LeaseWrite => c.lease(true),
+
+        Call::Retype => c.retype(),
+        Call::UntypedInfo => {
+            let slot = c.slot()?;
+            untyped::settle(slot);
+            results([slot.memory_base(), slot.extra(), slot.untyped_used(), slot.memory_kind()])
+        }
+        Call::CapCopy => {
+            let (target, source) = (c.slot_in_table(c.arg(0))?, c.cap(c.arg(1))?);
+            let mask = u8::try_from(c.arg(2)).ok().map_or(Rights::all(), Rights::from_bits_truncate);
+            cap::copy(source, target, mask, c.arg(3)).map(done)
+        }
+        Call::CapMove => cap::transfer(c.cap(c.arg(1))?, c.slot_in_table(c.arg(0))?).map(done),
+        Call::CapDelete => {
+            let slot = c.slot_in_table(c.arg(0))?;
+            c.long(|| delete::delete_step(c.k, slot))
+        }
+        Call::CapRevoke => {
+            let slot = c.slot_in_table(c.arg(0))?;
+            c.long(|| delete::revoke_step(c.k, slot))
+        }
+        Call::CapIdentify => {
+            let cap = c.slot_in_table(c.arg(0))?.cap();
+            results(cap.map_or([0, 0, 0], |cap| {
+                let badge = if matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) { cap.badge } else { 0 };
+                [cap.kind as u64, u64::from(cap.rights.bits()), badge]
+            }))
+        }
+
+        Call::Map => {
+            let frame = c.typed(c.arg(0), ObjectType::Frame)?;
+            counted(c.object::<AddressSpace>()?.map(c.k, &frame, c.arg(1), c.arg(2), c.arg(3), c.arg(4)))
+        }
+        Call::Unmap => counted(c.object::<AddressSpace>()?.unmap(c.k, c.arg(0), c.arg(1))),
+        Call::Protect => counted(c.object::<AddressSpace>()?.protect(c.k, c.arg(0), c.arg(1), c.arg(2))),
+        Call::SetRoute => c.object::<AddressSpace>()?.set_route(c.arg(0), c.arg(1), c.arg(2)).map(done),
+        Call::BindRoute => c.bind_route(),
+        Call::Extend => c.extend(),
+        Call::FrameInfo => {
+            let slot = c.slot()?;
+            results([slot.memory_base(), slot.extra(), slot.memory_kind()])
+        }
+
+        Call::ThreadConfigure => c.configure(),
+        Call::ThreadResume => thread_ops::resume(c.k, c.object()?).map(done),
+        Call::ThreadSuspend => {
+            c.object::<Thread>()?.suspend(c.k);
+            // A thread that stops itself finds success when it is resumed.
+            Ok(Answer::Done)
+        }
+        Call::ThreadReadRegisters => thread_ops::read_registers(&*c.object::<Thread>()?, c.buffer()?).map(done),
+        Call::ThreadWriteRegisters => thread_ops::write_registers(&*c.object::<Thread>()?, c.buffer()?).map(done),
+        Call::ThreadBindNotification => {
+            let notification = match c.arg(0) {
+                0 => None,
+                index => Some(c.with_right::<Notification>(index, Rights::READ)?),
+            };
+            thread_ops::bind_notification(c.object()?, notification).map(done)
+        }
+        Call::ThreadSetTls => thread_ops::set_tls(&*c.object::<Thread>()?, c.arg(0)).map(done),
+        Call::ThreadState => {
+            let thread = c.object::<Thread>()?;
+            sched::charge(c.k);
+            let consumed = thread.own_time.get().map_or(0, |time| time.consumed());
+            results([thread.state.get() as u64, consumed, thread.frame.rip.get()])
+        }
+        Call::ThreadCopyFpu => {
+            let source = c.with_right::<Thread>(c.arg(0), Rights::READ)?;
+            thread_ops::copy_fpu(c.k, c.object()?, source).map(done)
+        }
+        Call::ThreadFpu => {
+            let own = c.thread.space().ok_or(Error::InvalidArgument)?;
+            let write = match c.arg(2) {
+                0 => false,
+                1 => true,
+                _ => return Err(Error::InvalidArgument),
+            };
+            results([thread_ops::access_fpu(c.k, c.object()?, &own, c.arg(0), c.arg(1), write)?])
+        }
+
+        Call::SchedConfigure => {
+            let time = c.object::<SchedContext>()?;
+            time.configure(c.k, c.arg(0), c.arg(1), c.arg(2), c.arg(3), c.arg(4)).map(done)
+        }
+        Call::SchedBind => c.object::<SchedContext>()?.bind(c.k, c.with_right(c.arg(0), Rights::CONTROL)?).map(done),
+        Call::SchedUnbind => {
+            c.object::<SchedContext>()?.unbind(c.k);
+            Ok(Answer::Done)
+        }
+        Call::SchedConsumed => {
+            sched::charge(c.k);
+            results([c.object::<SchedContext>()?.consumed()])
+        }
+
+        Call::IrqDerive => {
+            let pin = match c.arg(0) {
+                0 => None,
+                1 => {
+                    let pin = u8::try_from(c.arg(1)).map_err(|_| Error::InvalidArgument)?;
+                    Some((pin, c.arg(2) & 1 != 0, c.arg(2) & 2 != 0))
+                }
+                _ => return Err(Error::InvalidArgument),
+            };
+            results([u64::from(Irq::derive(c.k, c.slot()?, pin, c.thread.slot(c.arg(3))?)?)])
+        }
+        Call::IrqBind => {
+            let notification = match c.arg(0) {
+                0 => None,
+                index => {
+                    c.with_right::<Notification>(index, Rights::WRITE)?;
+                    Some(c.cap(index)?)
+                }
+            };
+            c.single_irq()?.bind(c.k, notification).map(done)
+        }
+        Call::IrqAck => {
+            c.single_irq()?.acknowledge();
+            Ok(Answer::Done)
+        }
+        Call::IrqMessage => {
+            let (address, data) = arch::interrupt_message(c.single_irq()?.vector());
+            results([address, data])
+        }
+        Call::PortDerive => io_port::derive(c.slot()?, c.arg(0), c.arg(1), c.thread.slot(c.arg(2))?).map(done),
+        Call::PortIn => results([io_port::read(&*c.slot()?, c.arg(0), c.arg(1))?]),
+        Call::PortOut => io_port::write(&*c.slot()?, c.arg(0), c.arg(1), c.arg(2)).map(done),
+
+        Call::ConsoleWrite => c.console(),
+        Call::SystemHalt => arch::halt(c.arg(0) != 0),
+    }
+}
+
+impl Context<'_> {
+    fn arg(&self, index: usize) -> u64 {
+        self.thread.frame.argument(index)
+    }
+
+    fn slot(&self) -> Result<Ref<Slot>, Error> {
+        self.slot.ok_or(Error::InvalidCapability)
+    }
+
+    fn object<T: cap::KernelObject>(&self) -> Result<Ref<T>, Error> {
+        self.slot()?.object().ok_or(Error::WrongType)
+    }
+
+    fn cap(&self, index: u64) -> Result<Ref<Slot>, Error> {
+        self.thread.capability(index)
+    }
+
+    fn typed(&self, index: u64, kind: ObjectType) -> Result<Ref<Slot>, Error> {
+        let slot = self.cap(index)?;
+        if slot.is(kind) { Ok(slot) } else { Err(Error::WrongType) }
+    }
+
+    fn with_right<T: cap::KernelObject>(&self, index: u64, right: Rights) -> Result<Ref<T>, Error> {
+        let slot = self.cap(index)?;
+        let object = slot.object().ok_or(Error::WrongType)?;
+        if slot.rights().contains(right) { Ok(object) } else { Err(Error::MissingRights) }
+    }
+
+    fn slot_in_table(&self, index: u64) -> Result<Ref<Slot>, Error> {
+        let index = u32::try_from(index).map_err(|_| Error::InvalidArgument)?;
+        self.object::<CapTable>()?.slot(index).ok_or(Error::InvalidArgument)
+    }
+
+    fn buffer(&self) -> Result<crate::memory::Page, Error> {
+        self.thread.message_buffer().ok_or(Error::InvalidArgument)
+    }
+
+    fn deadline(&self) -> Result<Option<u64>, Error> {
+        if !self.request.has_deadline() {
+            return Ok(None);
+        }
+        transfer::deadline(&self.thread).map(Some).ok_or(Error::InvalidArgument)
+    }
+
+    fn grants(&self) -> bool {
+        self.slot.is_some_and(|slot| slot.rights().contains(Rights::GRANT))
+    }
+
+    /// The Reply in the second slot, and whether capabilities may go with its answer.
+    fn second_reply(&self) -> Result<Option<(Ref<Reply>, bool)>, Error> {
+        let index = self.request.second();
+        if index == 0 {
+            return Ok(None);
+        }
+        let slot = self.cap(u64::from(index))?;
+        let reply = slot.object::<Reply>().ok_or(Error::WrongType)?;
+        if !slot.rights().contains(Rights::WRITE) {
+            return Err(Error::MissingRights);
+        }
+        Ok(Some((reply, slot.rights().contains(Rights::GRANT))))
+    }
+
+    fn send(&self, kind: Sending, may_wait: bool) -> Handled {
+        let slot = self.slot()?;
+        let endpoint = self.object::<Endpoint>()?;
+        if Tag(self.arg(0)).label() >= KERNEL_LABELS {
+            return Err(Error::InvalidArgument);
+        }
+        if !may_wait && endpoint.first_receiver().is_none() {
+            return Err(Error::WouldBlock);
+        }
+        let send = Send { kind, badge: slot.badge(), may_grant: self.grants(), deadline: self.deadline()? };
+        match message::send(self.k, self.thread, endpoint, send) {
+            Outcome::Finished => Ok(Answer::Done),
+            Outcome::Waiting => Ok(Answer::Set),
+        }
+    }
+
+    fn receive(&self, reply: Option<(Ref<Reply>, bool)>, may_wait: bool) -> Handled {
+        let endpoint = self.object::<Endpoint>()?;
+        let deadline = self.deadline()?;
+        message::receive(self.k, self.thread, endpoint, reply.map(|(reply, _)| reply), may_wait, deadline)?;
+        Ok(Answer::Set)
+    }
+
+    fn wait(&self) -> Handled {
+        let notification = self.object::<Notification>()?;
+        let deadline = self.deadline()?;
+        if let Some(bits) = notification.take() {
+            return results([bits]);
+        }
+        sched::charge(self.k);
+        self.thread.drop_lent_time();
+        self.thread.state.set(State::WaitingSignal);
+        self.thread.waiting_on.set(Some(notification));
+        notification.waiters.push_back(self.thread);
+        if let Some(deadline) = deadline {
+            timeouts::start(self.k, self.thread, deadline);
+        }
+        Ok(Answer::Set)
+    }
+
+    fn lease(&self, write: bool) -> Handled {
+        let (caller, own) = lease::spaces(self.object::<Reply>()?.caller.get(), &self.thread)?;
+        let (theirs, ours, bytes) = (self.arg(0), self.arg(1), self.arg(2));
+        results([if write { lease::copy(&own, ours, &caller, theirs, bytes)? } else { lease::copy(&caller, theirs, &own, ours, bytes)? }])
+    }
+
+    fn retype(&self) -> Handled {
+        let slot = self.slot()?;
+        let (kind, size, first, count) = (self.arg(0), self.arg(1), self.arg(2), self.arg(3));
+        let target = |index: u64| self.thread.slot(first.checked_add(index).ok_or(Error::InvalidArgument)?);
+        match untyped::retype(self.k, slot, kind, size, count, target)? {
+            Retyped::Done => Ok(Answer::Done),
+            Retyped::Interrupted => Ok(Answer::Again),
+        }
+    }
+
+    /// Runs a deletion, then takes apart what died of it.
+    fn long(&self, step: impl FnMut() -> delete::Progress) -> Handled {
+        if delete::run(self.k, step) && delete::run(self.k, || delete::reap_step(self.k)) {
+            Ok(Answer::Done)
+        } else {
+            Ok(Answer::Again)
+        }
+    }
+
+    fn bind_route(&self) -> Handled {
+        let space = self.object::<AddressSpace>()?;
+        let target = usize::try_from(self.arg(0)).ok().and_then(|route| space.routes.get(route)).ok_or(Error::InvalidArgument)?;
+        self.with_right::<Endpoint>(self.arg(1), Rights::WRITE)?;
+        let source = self.cap(self.arg(1))?;
+        while !target.is_empty() {
+            delete::delete_step(self.k, Ref::from(target));
+        }
+        cap::copy(source, Ref::from(target), Rights::all(), 0).map(done)
+    }
+
+    fn extend(&self) -> Handled {
+        let space = self.object::<AddressSpace>()?;
+        let source = self.typed(self.arg(0), ObjectType::Untyped)?;
+        if source.memory_kind() != cap::slot::memory_kind::NORMAL {
+            return Err(Error::InvalidArgument);
+        }
+        if !source.rights().contains(Rights::CONTROL) {
+            return Err(Error::MissingRights);
+        }
+        let target = space.extensions.iter().find(|slot| slot.is_empty()).ok_or(Error::OutOfMemory)?;
+        cap::copy(source, Ref::from(target), Rights::all(), 0)?;
+        target.set_untyped_used(target.extra());
+        space.extend(target.memory_base(), target.extra() / PAGE_SIZE);
+        Ok(Answer::Done)
+    }
+
+    fn configure(&self) -> Handled {
+        let optional = |index: u64| if index == 0 { Ok(None) } else { self.cap(index).map(Some) };
+        let configuration = thread_ops::Configuration {
+            space: self.cap(self.arg(0))?,
+            table: optional(self.arg(1))?,
+            fault_endpoint: optional(self.arg(2))?,
+            buffer: optional(self.arg(3))?.map(|slot| (slot, self.arg(4))),
+            id: self.arg(5),
+        };
+        thread_ops::configure(self.k, self.object()?, &configuration).map(done)
+    }
+
+    fn single_irq(&self) -> Result<Ref<Irq>, Error> {
+        self.slot()?.object().ok_or(Error::InvalidArgument)
+    }
+
+    fn console(&self) -> Handled {
+        let count = self.arg(0);
+        if count > 56 {
+            return Err(Error::InvalidArgument);
+        }
+        let mut bytes = [0; 56];
+        for (index, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+            chunk.copy_from_slice(&self.arg(index + 1).to_le_bytes());
+        }
+        arch::console_write(&bytes[..count as usize]);
+        Ok(Answer::Done)
+    }
+}

@@ -1,0 +1,540 @@
+//! AddressSpace: page tables out of memory of its own, what is mapped in them, and the routes of foreign calls.
+//!
+//! * An attachment counts the pages of one Frame that are mapped. When the last capability to a Frame goes, all spaces attached to it
+//!   are swept, so no mapping outlives the Frame.
+//! * A last-level table that becomes empty goes back to the space's free pages.
+#![allow(unsafe_code)] // Turns its own memory into table pages.
+
+use super::frame;
+use super::thread::errno;
+use crate::arch;
+use crate::cap::{Home, KernelObject, Slot, slot::memory_kind};
+use crate::kernel::Kernel;
+use crate::list::{Adapter, Links};
+use crate::memory::{PAGE_SIZE, Page, Ref};
+use core::cell::Cell;
+use core::mem::offset_of;
+use ipc::{Error, ObjectType, Protection, Rights};
+
+/// Routes of a space.
+pub const ROUTES: usize = 7;
+/// Foreign call numbers that can be routed.
+pub const NUMBERS: usize = 512;
+/// Frames that can be mapped at once in one space.
+pub const ATTACHMENTS: usize = 96;
+/// End of user addresses. The last page is left out: a `syscall` at its end would give a return address outside.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
+/// Pages that are mapped or unmapped between two looks at interrupts.
+const BATCH: u64 = 32;
+
+/// Bits of page-table entries.
+pub mod bits {
+    #![allow(missing_docs)]
+    pub const PRESENT: u64 = 1;
+    pub const WRITE: u64 = 2;
+    pub const USER: u64 = 4;
+    pub const UNCACHED: u64 = 0x18;
+    pub const LARGE: u64 = 0x80;
+    pub const GLOBAL: u64 = 0x100;
+    /// Software: the capability that mapped the page allows writing, executing.
+    pub const MAY_WRITE: u64 = 0x200;
+    pub const MAY_EXECUTE: u64 = 0x400;
+    pub const NO_EXECUTE: u64 = 1 << 63;
+    pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    /// In an entry that points to a last-level table: how many pages that maps.
+    pub const COUNT_ONE: u64 = 1 << 52;
+    pub const COUNT: u64 = 0x3ff << 52;
+}
+
+/// Pages of one Frame mapped in a space.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Attachment {
+    base: u64,
+    pages: u32,
+    mapped: u32,
+}
+
+/// An address space: its first page. The root table and the memory for further ones follow it.
+#[repr(C, align(4096))]
+pub struct AddressSpace {
+    root: Cell<u64>,
+    free: Cell<u64>,
+    free_pages: Cell<u64>,
+    memory: Cell<u64>,
+    memory_pages: Cell<u64>,
+    sweep: Cell<u64>,
+    alive: Links<AddressSpace>,
+    dying: Links<AddressSpace>,
+    /// Where foreign calls go.
+    pub routes: [Slot; ROUTES],
+    /// Memory given later.
+    pub extensions: [Slot; 2],
+    route_of: [Cell<u8>; NUMBERS],
+    attachments: [Cell<Attachment>; ATTACHMENTS],
+}
+
+static_assertions::const_assert!(size_of::<AddressSpace>() <= 4096);
+
+impl KernelObject for AddressSpace {
+    const TYPE: ObjectType = ObjectType::AddressSpace;
+}
+
+/// All spaces that live.
+pub struct AllSpaces;
+impl Adapter for AllSpaces {
+    type Node = AddressSpace;
+    fn links(node: &AddressSpace) -> &Links<AddressSpace> {
+        &node.alive
+    }
+}
+
+/// Spaces that are being taken apart.
+pub struct DyingSpaces;
+impl Adapter for DyingSpaces {
+    type Node = AddressSpace;
+    fn links(node: &AddressSpace) -> &Links<AddressSpace> {
+        &node.dying
+    }
+}
+
+/// The space that an extension slot is part of.
+pub fn of_extension(slot: Ref<Slot>) -> Ref<AddressSpace> {
+    let inside = slot.address() % PAGE_SIZE;
+    debug_assert!(inside >= offset_of!(AddressSpace, extensions) as u64);
+    // SAFETY: spaces are page aligned and no larger than a page, so the slot's page starts with its space.
+    unsafe { Ref::at(slot.address() - inside) }.unwrap_or_else(|| unreachable!())
+}
+
+/// One capability to the space's memory is gone: all tables go.
+pub fn extension_lost(k: &Kernel, space: Ref<AddressSpace>) {
+    unload(k, space);
+    for slot in &space.extensions {
+        if !slot.is_empty() {
+            crate::cap::derivation::remove(Ref::from(slot));
+            slot.clear();
+        }
+    }
+    space.reset();
+}
+
+/// The last capability to the space is gone.
+pub fn end(k: &Kernel, space: Ref<AddressSpace>) {
+    unload(k, space);
+    k.spaces.remove(space);
+}
+
+fn unload(k: &Kernel, space: Ref<AddressSpace>) {
+    if k.cpu.loaded.get() == Some(space) {
+        k.cpu.loaded.set(None);
+        arch::load_kernel_root();
+    }
+}
+
+/// A table page.
+///
+/// The tables consist of pages of the space's own memory only; entries are never written by anyone but this module.
+fn table(entry: u64) -> Page {
+    // SAFETY: see above: the address comes from an entry of such a table or from the space itself.
+    unsafe { Page::at(entry & bits::ADDRESS) }
+}
+
+fn index(address: u64, level: u32) -> usize {
+    (address >> (12 + 9 * level)) as usize & 511
+}
+
+impl AddressSpace {
+    /// Sets up a space in zeroed memory: this page, and `pages` (at least 1) pages for tables from `memory` on.
+    pub fn set_up(&self, k: &Kernel, memory: u64, pages: u64) {
+        for slot in &self.routes {
+            slot.set_home(Home::Route);
+        }
+        for slot in &self.extensions {
+            slot.set_home(Home::Extension);
+        }
+        for number in &self.route_of {
+            number.set(ROUTES as u8);
+        }
+        self.memory.set(memory);
+        self.memory_pages.set(pages);
+        self.reset();
+        k.spaces.push_back(Ref::from(self));
+    }
+
+    /// Nothing is mapped; the root is the first page of the memory, the others are free. (The memory is a run that grows from its
+    /// end when pages are taken, so setting up does not touch it all.)
+    fn reset(&self) {
+        for attachment in &self.attachments {
+            attachment.set(Attachment { base: 0, pages: 0, mapped: 0 });
+        }
+        self.root.set(self.memory.get());
+        self.free.set(0);
+        self.free_pages.set(self.memory_pages.get() - 1);
+        let root = table(self.root.get());
+        root.clear();
+        arch::fill_kernel_half(root);
+    }
+
+    /// Physical address of the root table.
+    pub fn root(&self) -> u64 {
+        self.root.get()
+    }
+
+    fn take_page(&self) -> Option<Page> {
+        let page = match self.free.get() {
+            0 => {
+                let left = self.free_pages.get().checked_sub(1)?;
+                self.free_pages.set(left);
+                table(self.memory.get() + (1 + left) * PAGE_SIZE)
+            }
+            head => {
+                self.free.set(table(head).read(0));
+                table(head)
+            }
+        };
+        page.clear();
+        Some(page)
+    }
+
+    fn give_page(&self, page: Page) {
+        page.write(0, self.free.get());
+        self.free.set(page.physical());
+    }
+
+    /// Adds pages of memory.
+    pub fn extend(&self, memory: u64, pages: u64) {
+        for page in 0..pages {
+            self.give_page(table(memory + page * PAGE_SIZE));
+        }
+    }
+
+    /// The entry that points to the last-level table for an address: its table and index.
+    fn directory(&self, address: u64) -> Option<(Page, usize)> {
+        let mut page = table(self.root.get());
+        for level in [3, 2] {
+            let entry = page.read(index(address, level));
+            if entry & bits::PRESENT == 0 {
+                return None;
+            }
+            page = table(entry);
+        }
+        Some((page, index(address, 1)))
+    }
+
+    /// The same, with tables made where they are missing.
+    fn make_directory(&self, address: u64) -> Option<(Page, usize)> {
+        let mut page = table(self.root.get());
+        for level in [3, 2, 1] {
+            let at = index(address, level);
+            let entry = page.read(at);
+            if entry & bits::PRESENT == 0 {
+                let new = self.take_page()?;
+                page.write(at, new.physical() | bits::PRESENT | bits::WRITE | bits::USER);
+            }
+            if level == 1 {
+                return Some((page, at));
+            }
+            page = table(page.read(at));
+        }
+        None
+    }
+
+    /// The entry of a page, 0 if there is none.
+    pub fn entry(&self, address: u64) -> u64 {
+        if address >= USER_END {
+            return 0;
+        }
+        let Some((directory, at)) = self.directory(address) else { return 0 };
+        let entry = directory.read(at);
+        if entry & bits::PRESENT == 0 { 0 } else { table(entry).read(index(address, 0)) }
+    }
+
+    fn user_page(&self, address: u64, needed: u64) -> Option<Page> {
+        let entry = self.entry(address);
+        if entry & needed != needed || entry & bits::UNCACHED != 0 {
+            return None;
+        }
+        // SAFETY: present cached entries come from frames of RAM, which are in the direct map and hold no kernel objects.
+        Some(unsafe { Page::at(entry & bits::ADDRESS) })
+    }
+
+    /// The page at an address, if the user can read it and it is RAM.
+    pub fn readable(&self, address: u64) -> Option<Page> {
+        self.user_page(address, bits::PRESENT)
+    }
+
+    /// The page at an address, if the user can write it and it is RAM.
+    pub fn writable(&self, address: u64) -> Option<Page> {
+        self.user_page(address, bits::PRESENT | bits::WRITE)
+    }
+
+    fn attachment(&self, physical: u64) -> Option<&Cell<Attachment>> {
+        self.attachments.iter().find(|cell| {
+            let a = cell.get();
+            a.mapped != 0 && physical >= a.base && physical < a.base + u64::from(a.pages) * PAGE_SIZE
+        })
+    }
+
+    fn attach(&self, base: u64, pages: u64) -> Result<&Cell<Attachment>, Error> {
+        if let Some(cell) = self.attachment(base) {
+            return Ok(cell);
+        }
+        let cell = self.attachments.iter().find(|cell| cell.get().mapped == 0).ok_or(Error::OutOfMemory)?;
+        cell.set(Attachment { base, pages: pages as u32, mapped: 0 });
+        Ok(cell)
+    }
+
+    /// Whether pages of the Frame with this base are mapped.
+    pub fn is_attached(&self, base: u64) -> bool {
+        self.attachments.iter().any(|cell| cell.get().mapped != 0 && cell.get().base == base)
+    }
+
+    /// Checks a range of user pages; gives its end.
+    fn range(address: u64, pages: u64) -> Result<u64, Error> {
+        let bytes = pages.checked_mul(PAGE_SIZE).ok_or(Error::InvalidArgument)?;
+        let end = address.checked_add(bytes).ok_or(Error::InvalidArgument)?;
+        if address % PAGE_SIZE != 0 || pages == 0 || end > USER_END { Err(Error::InvalidArgument) } else { Ok(end) }
+    }
+
+    /// Maps pages of a Frame. Says how many were mapped, and why not all.
+    pub fn map(&self, k: &Kernel, frame: &Slot, first: u64, address: u64, pages: u64, protection: u64) -> (u64, Result<(), Error>) {
+        let flags = match self.check_map(frame, first, address, pages, protection) {
+            Ok(flags) => flags,
+            Err(error) => return (0, Err(error)),
+        };
+        let attachment = match self.attach(frame.memory_base(), frame.extra() / PAGE_SIZE) {
+            Ok(cell) => cell,
+            Err(error) => return (0, Err(error)),
+        };
+        let physical = frame.memory_base() + first * PAGE_SIZE;
+        for done in 0..pages {
+            let address = address + done * PAGE_SIZE;
+            let Some((directory, at)) = self.make_directory(address) else { return (done, Err(Error::OutOfMemory)) };
+            let parent = directory.read(at);
+            let leaf = table(parent);
+            if leaf.read(index(address, 0)) != 0 {
+                return (done, Err(Error::Busy));
+            }
+            leaf.write(index(address, 0), (physical + done * PAGE_SIZE) | flags);
+            directory.write(at, parent + bits::COUNT_ONE);
+            let mut a = attachment.get();
+            a.mapped += 1;
+            attachment.set(a);
+            if (done + 1) % BATCH == 0 && done + 1 < pages && k.interrupted() {
+                return (done + 1, Err(Error::Partial));
+            }
+        }
+        (pages, Ok(()))
+    }
+
+    fn check_map(&self, frame: &Slot, first: u64, address: u64, pages: u64, protection: u64) -> Result<u64, Error> {
+        Self::range(address, pages)?;
+        let in_frame = frame.extra() / PAGE_SIZE;
+        if first.checked_add(pages).is_none_or(|end| end > in_frame) {
+            return Err(Error::InvalidArgument);
+        }
+        let rights = frame.rights();
+        if !rights.contains(Rights::READ) {
+            return Err(Error::MissingRights);
+        }
+        let mut limits = 0;
+        if rights.contains(Rights::WRITE) {
+            limits |= bits::MAY_WRITE;
+        }
+        if rights.contains(Rights::EXECUTE) {
+            limits |= bits::MAY_EXECUTE;
+        }
+        if frame.memory_kind() == memory_kind::DEVICE {
+            limits |= bits::UNCACHED;
+        }
+        Self::flags(protection, limits)
+    }
+
+    /// Entry bits for a protection, within what the limits (software bits, and uncached for devices) allow.
+    fn flags(protection: u64, limits: u64) -> Result<u64, Error> {
+        let protection = u8::try_from(protection).ok().and_then(Protection::from_bits).ok_or(Error::InvalidArgument)?;
+        if !protection.is_legal() {
+            return Err(Error::InvalidArgument);
+        }
+        let mut flags = bits::PRESENT | bits::USER | limits;
+        if protection.contains(Protection::WRITE) {
+            if limits & bits::MAY_WRITE == 0 {
+                return Err(Error::MissingRights);
+            }
+            flags |= bits::WRITE;
+        }
+        if protection.contains(Protection::EXECUTE) {
+            if limits & bits::MAY_EXECUTE == 0 {
+                return Err(Error::MissingRights);
+            }
+        } else {
+            flags |= bits::NO_EXECUTE;
+        }
+        if protection.contains(Protection::UNCACHED) {
+            flags |= bits::UNCACHED;
+        }
+        Ok(flags)
+    }
+
+    /// Takes one page out; its last-level table too if that becomes empty.
+    fn clear_entry(&self, k: &Kernel, directory: Page, at: usize, address: u64) {
+        let parent = directory.read(at);
+        let leaf = table(parent);
+        let entry = leaf.read(index(address, 0));
+        leaf.write(index(address, 0), 0);
+        let parent = parent - bits::COUNT_ONE;
+        let empty = parent & bits::COUNT == 0;
+        directory.write(at, if empty { 0 } else { parent });
+        self.flush(k, address);
+        if empty {
+            self.give_page(leaf);
+        }
+        if let Some(cell) = self.attachment(entry & bits::ADDRESS) {
+            let mut a = cell.get();
+            a.mapped -= 1;
+            cell.set(a);
+        }
+    }
+
+    /// Forgets the translation of a page, and of the tables that lead to it.
+    fn flush(&self, k: &Kernel, address: u64) {
+        if k.cpu.loaded.get() == Some(Ref::from(self)) {
+            arch::invalidate_page(address);
+        }
+    }
+
+    /// Goes over what is mapped in a range; says how many pages (mapped or not) are behind it.
+    fn walk(&self, k: &Kernel, address: u64, pages: u64, mut visit: impl FnMut(Page, usize, u64) -> Result<(), Error>) -> (u64, Result<(), Error>) {
+        let end = match Self::range(address, pages) {
+            Ok(end) => end,
+            Err(error) => return (0, Err(error)),
+        };
+        let (mut at, mut steps) = (address, 0);
+        while at < end {
+            let next_table = ((at >> 21) + 1) << 21;
+            match self.directory(at) {
+                Some((directory, index_1)) if directory.read(index_1) & bits::PRESENT != 0 => {
+                    if table(directory.read(index_1)).read(index(at, 0)) != 0
+                        && let Err(error) = visit(directory, index_1, at)
+                    {
+                        return ((at - address) / PAGE_SIZE, Err(error));
+                    }
+                    at += PAGE_SIZE;
+                }
+                Some(_) => at = next_table,
+                // No directory: the whole gigabyte is empty.
+                None => at = ((at >> 30) + 1) << 30,
+            }
+            steps += 1;
+            if steps % BATCH == 0 && at < end && k.interrupted() {
+                return ((at - address) / PAGE_SIZE, Err(Error::Partial));
+            }
+        }
+        (pages, Ok(()))
+    }
+
+    /// Unmaps what is mapped in a range.
+    pub fn unmap(&self, k: &Kernel, address: u64, pages: u64) -> (u64, Result<(), Error>) {
+        self.walk(k, address, pages, |directory, at, address| {
+            self.clear_entry(k, directory, at, address);
+            Ok(())
+        })
+    }
+
+    /// Changes the protection of what is mapped in a range.
+    pub fn protect(&self, k: &Kernel, address: u64, pages: u64, protection: u64) -> (u64, Result<(), Error>) {
+        self.walk(k, address, pages, |directory, at, address| {
+            let leaf = table(directory.read(at));
+            let entry = leaf.read(index(address, 0));
+            let limits = entry & (bits::MAY_WRITE | bits::MAY_EXECUTE | bits::UNCACHED);
+            let flags = Self::flags(protection, limits)?;
+            leaf.write(index(address, 0), entry & bits::ADDRESS | flags);
+            self.flush(k, address);
+            Ok(())
+        })
+    }
+
+    /// Makes a bounded step in unmapping everything of the Frame with this base. `false`: there was nothing to do.
+    pub fn sweep_step(&self, k: &Kernel, base: u64) -> bool {
+        if !self.is_attached(base) {
+            self.sweep.set(0);
+            return false;
+        }
+        let start = self.sweep.get();
+        let Some(attachment) = self.attachment(base) else { return false };
+        let end = base + u64::from(attachment.get().pages) * PAGE_SIZE;
+        let Some((address, directory, at)) = self.next_table(start) else {
+            self.sweep.set(0);
+            return true;
+        };
+        let leaf = table(directory.read(at));
+        let first = address.max(start) & !(PAGE_SIZE - 1);
+        // 64 entries at a time.
+        let stop = ((first >> 18) + 1) << 18;
+        let mut page = first;
+        while page < stop {
+            let entry = leaf.read(index(page, 0));
+            let physical = entry & bits::ADDRESS;
+            if entry != 0 && frame::contains(base, end, physical) {
+                self.clear_entry(k, directory, at, page);
+                if directory.read(at) == 0 {
+                    break;
+                }
+            }
+            page += PAGE_SIZE;
+        }
+        self.sweep.set(stop);
+        true
+    }
+
+    /// The first last-level table that maps something at or after an address.
+    fn next_table(&self, mut address: u64) -> Option<(u64, Page, usize)> {
+        while address < USER_END {
+            let root = table(self.root.get());
+            let top = root.read(index(address, 3));
+            if top & bits::PRESENT == 0 {
+                address = ((address >> 39) + 1) << 39;
+                continue;
+            }
+            match self.directory(address) {
+                None => address = ((address >> 30) + 1) << 30,
+                Some((directory, at)) if directory.read(at) & bits::PRESENT != 0 => return Some((address, directory, at)),
+                Some(_) => address = ((address >> 21) + 1) << 21,
+            }
+        }
+        None
+    }
+
+    /// Maps a page for the kernel itself while it builds the first process.
+    pub fn map_first(&self, address: u64, physical: u64, protection: Protection) -> Result<(), Error> {
+        let flags = Self::flags(u64::from(protection.bits()), bits::MAY_WRITE | bits::MAY_EXECUTE)?;
+        let (directory, at) = self.make_directory(address).ok_or(Error::OutOfMemory)?;
+        let parent = directory.read(at);
+        if table(parent).read(index(address, 0)) != 0 {
+            return Err(Error::Busy);
+        }
+        table(parent).write(index(address, 0), physical | flags);
+        directory.write(at, parent + bits::COUNT_ONE);
+        Ok(())
+    }
+
+    /// Says which route foreign calls of these numbers take.
+    pub fn set_route(&self, first: u64, last: u64, route: u64) -> Result<(), Error> {
+        if first > last || last >= NUMBERS as u64 || route > ROUTES as u64 {
+            return Err(Error::InvalidArgument);
+        }
+        for number in &self.route_of[first as usize..=last as usize] {
+            number.set(route as u8);
+        }
+        Ok(())
+    }
+
+    /// Where a foreign call goes, or the error number that answers it.
+    pub fn route(&self, number: u64) -> Result<&Slot, u64> {
+        let route = usize::try_from(number).ok().and_then(|n| self.route_of.get(n)).map_or(ROUTES as u8, Cell::get);
+        match self.routes.get(usize::from(route)) {
+            Some(slot) if !slot.is_empty() => Ok(slot),
+            _ => Err(errno::ENOSYS),
+        }
+    }
+}
