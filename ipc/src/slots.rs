@@ -43,7 +43,7 @@ pub mod boot {
 pub mod layout {
     /// Link address of server programs.
     pub const PROGRAM: u64 = 0x40_0000;
-    /// The start information (a postcard `StartInfo`), read only.
+    /// The start information (a postcard `StartInfo`), read only. `init` finds the boot image there, from its header to its end.
     pub const START_INFO: u64 = 0x1000_0000;
     /// The first thread's message buffer.
     pub const MESSAGE_BUFFER: u64 = 0x1100_0000;

@@ -42,22 +42,21 @@ pub const IMAGE_FRAME: Cap<Frame> = Cap::new(boot::BLOB);
 
 /// Reads the image and sets everything up that exists once.
 pub fn boot() -> Result<Machine, String> {
+    // Before there is a heap, a reason must be a constant.
+    let header = image::header(window::image(4096)).unwrap_or_else(|reason| super::fail(reason));
+    window::init_heap(header.first_heap);
     let info = rt::calls::system_info().say("asking the kernel")?;
     let frame = IMAGE_FRAME.info().say("asking where the image is")?;
     let offset = info.image_header.wrapping_sub(frame.physical);
     if offset >= frame.bytes || !offset.is_multiple_of(4096) {
         return Err("the image header is not in the image's frame".into());
     }
-    let (image_page, pages) = (offset / 4096, (frame.bytes - offset) / 4096);
-    window::image(IMAGE_FRAME, image_page, 0, 1)?;
-    let header = image::header(window::image_bytes(4096)).unwrap_or_else(|reason| super::fail(reason));
-    window::init_heap(header.first_heap);
+    let image_page = offset / 4096;
 
     let mut memory = Memory::new();
     let tables = memory.make::<rt::Untyped>(OWN_TABLES)?;
     Start::ADDRESS_SPACE.extend(tables).say("page tables for init")?;
-    window::image(IMAGE_FRAME, image_page + 1, 1, pages - 1)?;
-    let image = window::image_bytes(pages as usize * 4096);
+    let image = window::image(header.size.min(frame.bytes - offset) as usize);
     let system: &'static System = Box::leak(Box::new(image::system(&header, image)?));
 
     let mut functions = devices::place(system)?;

@@ -3,11 +3,10 @@
 
 use super::Say;
 use alloc::string::String;
+use ipc::slots::layout;
 use rt::shared::{Device, Mapping};
 use rt::{AddressSpace, Cap, Frame, Protection, Start};
 
-/// Where the image is seen.
-const IMAGE: u64 = 0x10_0000_0000;
 /// Where a frame is seen while it is filled.
 const SCRATCH: u64 = 0x20_0000_0000;
 /// Where device registers are seen while they are programmed.
@@ -15,15 +14,11 @@ const DEVICE: u64 = 0x30_0000_0000;
 
 const SPACE: Cap<AddressSpace> = Start::ADDRESS_SPACE;
 
-/// Maps `pages` pages of the image frame, for good, and gives their bytes. `at` counts pages from the window's start.
-pub fn image(frame: Cap<Frame>, first_page: u64, at: u64, pages: u64) -> Result<(), String> {
-    SPACE.map(frame, first_page, IMAGE + at * 4096, pages, Protection::READ).say("mapping the image")
-}
-
-/// The first `bytes` bytes of the image window, that `image` has mapped.
-pub fn image_bytes(bytes: usize) -> &'static [u8] {
-    // SAFETY: the caller has mapped so many bytes with `image`; they are private memory of this cell that nobody writes.
-    unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(IMAGE as usize), bytes) }
+/// The first `bytes` bytes of the image, where the kernel has mapped it.
+pub fn image(bytes: usize) -> &'static [u8] {
+    // SAFETY: the kernel maps the image there, read only, from its header on: at least a page, and as many bytes as the header
+    // says. It is private memory of this cell that nobody writes.
+    unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(layout::START_INFO as usize), bytes) }
 }
 
 /// Fills the start of a frame.
