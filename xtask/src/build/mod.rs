@@ -4,7 +4,7 @@
 //! run does nothing.
 
 mod cargo;
-mod module;
+pub mod module;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -83,9 +83,14 @@ pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
 }
 
 /// Builds everything that Linux gets: (from, to, mode).
-pub fn product(tree: &Tree, kernel: &Kernel, flavour: &str, manifest: &Path) -> Result<Vec<(PathBuf, PathBuf, u32)>> {
+pub fn product(
+    tree: &Tree,
+    kernel: &Kernel,
+    flavour: Flavour,
+    manifest: &Path,
+) -> Result<Vec<(PathBuf, PathBuf, u32)>> {
     let crtos = command_line(tree)?;
-    let module = module(tree, kernel, flavour)?;
+    let module = module::build(tree, kernel, flavour.name())?;
     let realm = realm(tree, manifest)?;
     let installed = Path::new(INSTALLED);
     let mut files = vec![

@@ -31,7 +31,7 @@ pub fn dispatch(cli: Cli) -> Result<u8> {
             let manifest = build::manifest(&tree, &options.manifest)?;
             for flavour in [Flavour::Rt, Flavour::Stock] {
                 let kernel = setup::kernel::get(&tree, flavour)?;
-                build::module(&tree, &kernel, flavour)?;
+                build::module::build(&tree, &kernel, flavour.name())?;
             }
             build::command_line(&tree)?;
             let realm = build::realm(&tree, &manifest)?;
