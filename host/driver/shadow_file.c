@@ -2,6 +2,7 @@
 /* /dev/crtos-shadow: from file operations to shadow_slots.c and shadow_pool.c. */
 #include <linux/miscdevice.h>
 #include <linux/module.h>
+#include <linux/poll.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -118,12 +119,20 @@ static long shadow_ioctl(struct file *file, unsigned int number, unsigned long a
 	return err;
 }
 
+/* Readable: the real-time side is there. */
+static __poll_t shadow_poll(struct file *file, poll_table *wait)
+{
+	poll_wait(file, &shadow.room, wait);
+	return READ_ONCE(shadow.state) == CRTOS_SHADOW_UP ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
 static const struct file_operations shadow_operations = {
 	.owner = THIS_MODULE,
 	.open = shadow_open,
 	.release = shadow_release,
 	.mmap = shadow_mmap,
 	.read = shadow_read,
+	.poll = shadow_poll,
 	.unlocked_ioctl = shadow_ioctl,
 	.llseek = default_llseek,
 };

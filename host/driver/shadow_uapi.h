@@ -7,6 +7,7 @@
  * real-time thread starts with ATTACH_THREAD. Closing the file (the end of the process does it) gives everything back.
  * All but STATUS and read() only work in the process that attached.
  *
+ * poll() says readable while the real-time side is there.
  * read() (pread) shows the section that the real-time side writes; the offset is the offset in it.
  *
  * Errors: ENODEV no device (hypervisor not enabled), ENOTCONN real-time side not running, EIO it went away since ATTACH,

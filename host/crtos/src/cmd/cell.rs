@@ -1,0 +1,235 @@
+//! `crtos cell …`: the life of a cell. Without names and files, the cell of the real-time realm is meant.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use hypervisor_abi::hypercall::{CpuStat, InfoType};
+
+use crate::hypervisor::{CellInfo, Hypervisor};
+use crate::realm::{self, Realm};
+use crate::{cell_state, files};
+
+const DEFAULT: &str = "srtos";
+/// Longest time from start to life, in software emulation on a busy machine.
+const BOOT: Duration = Duration::from_secs(30);
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Make a cell: its processors leave Linux
+    Create {
+        /// Cell configuration; the default is made from the manifest and this machine
+        config: Option<PathBuf>,
+    },
+    /// Load an image into a cell (which stops it)
+    Load {
+        /// Name or id
+        #[arg(default_value = DEFAULT)]
+        cell: String,
+        /// FILE or FILE@ADDRESS; the default is the composed image at its address
+        image: Option<String>,
+    },
+    /// Start a loaded cell; for the real-time realm's own, wait until it can run programs
+    Start {
+        /// Name or id
+        #[arg(default_value = DEFAULT)]
+        cell: String,
+    },
+    /// Stop a cell
+    Shutdown {
+        /// Name or id
+        #[arg(default_value = DEFAULT)]
+        cell: String,
+    },
+    /// Destroy a cell: its processors come back to Linux
+    Destroy {
+        /// Name or id
+        #[arg(default_value = DEFAULT)]
+        cell: String,
+    },
+    /// List the cells
+    List,
+    /// Show what the hypervisor and the real-time side count
+    Stats {
+        /// Name or id; the default is all cells and the real-time side
+        cell: Option<String>,
+    },
+}
+
+pub fn cell(command: &Command) -> Result<()> {
+    let hypervisor = Hypervisor::open()?;
+    match command {
+        Command::Create { config } => create(&hypervisor, config.as_ref()),
+        Command::Load { cell, image } => load(&hypervisor, cell, image.as_deref()),
+        Command::Start { cell } => start(&hypervisor, cell),
+        Command::Shutdown { cell } => hypervisor.shutdown(cell),
+        Command::Destroy { cell } => hypervisor.destroy(cell),
+        Command::List => list(&hypervisor),
+        Command::Stats { cell } => stats(&hypervisor, cell.as_deref()),
+    }
+}
+
+fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>) -> Result<()> {
+    let config = match config {
+        Some(path) => files::read(path)?,
+        None => {
+            let (layout, machine) = (files::layout()?, files::machine()?);
+            let cpus = image::cell::cell_cpus(&layout, &machine);
+            if cpus.len() < layout.cpus as usize {
+                bail!(
+                    "the cell wants {} processors besides the first, and only {} are online: bring more online, or lower cpus in the manifest",
+                    layout.cpus,
+                    cpus.len()
+                );
+            }
+            image::cell::inmate_config(&layout, &cpus).context("the cell's configuration cannot be made")?
+        }
+    };
+    hypervisor.create(&config).map(|_| ())
+}
+
+/// Splits FILE@ADDRESS.
+fn parse_image(image: &str) -> Result<(&str, u64)> {
+    let Some((file, address)) = image.rsplit_once('@') else { return Ok((image, ipc::image::LOAD_ADDRESS)) };
+    let digits = address.strip_prefix("0x").unwrap_or(address);
+    let radix = if digits.len() < address.len() { 16 } else { 10 };
+    let address = u64::from_str_radix(digits, radix).with_context(|| format!("\"{address}\" is no address"))?;
+    Ok((file, address))
+}
+
+fn load(hypervisor: &Hypervisor, cell: &str, image: Option<&str>) -> Result<()> {
+    let (path, target) = match image {
+        Some(image) => parse_image(image).map(|(file, target)| (PathBuf::from(file), target))?,
+        None => (files::find(files::IMAGE)?, ipc::image::LOAD_ADDRESS),
+    };
+    hypervisor.load(cell, &files::read(&path)?, target)
+}
+
+fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
+    hypervisor.start(cell)?;
+    let info = hypervisor.cell(cell)?;
+    if info.name() != DEFAULT {
+        return Ok(());
+    }
+    let realm = Realm::open()?;
+    if realm.status()?.state == realm::ABSENT || realm.wait(BOOT)? {
+        return Ok(());
+    }
+    let info = hypervisor.cell(cell)?;
+    bail!(
+        "cell \"{cell}\" is {} but its real-time system has not come up within {} seconds: see `crtos log`",
+        describe(hypervisor, &info),
+        BOOT.as_secs()
+    );
+}
+
+/// State, and the reason if it failed.
+fn describe(hypervisor: &Hypervisor, cell: &CellInfo) -> String {
+    let state = cell_state::state(cell.state);
+    match (cell.state, hypervisor.failure(cell.id)) {
+        (3, Ok([reason, cpu, ip, address])) => {
+            format!("{state} ({} at {address:#x}, processor {cpu}, instruction {ip:#x})", cell_state::failure(reason))
+        }
+        _ => state.to_owned(),
+    }
+}
+
+fn cpu_list(cpus: &[u32]) -> String {
+    cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn list(hypervisor: &Hypervisor) -> Result<()> {
+    let cells = hypervisor.cells()?;
+    if cells.is_empty() {
+        bail!("the hypervisor is not enabled: run `crtos enable` first");
+    }
+    println!("{:<4} {:<20} {:<10} STATE", "ID", "NAME", "CPUS");
+    for cell in cells {
+        let state = describe(hypervisor, &cell);
+        println!("{:<4} {:<20} {:<10} {state}", cell.id, cell.name(), cpu_list(&cell.cpus()));
+    }
+    Ok(())
+}
+
+fn stats(hypervisor: &Hypervisor, only: Option<&str>) -> Result<()> {
+    let cells = match only {
+        Some(cell) => vec![hypervisor.cell(cell)?],
+        None => hypervisor.cells()?,
+    };
+    if cells.is_empty() {
+        bail!("the hypervisor is not enabled: run `crtos enable` first");
+    }
+    if only.is_none() {
+        println!("hypervisor.pool_pages {}", hypervisor.info(InfoType::MemPoolSize as u32)?);
+        println!("hypervisor.pool_used {}", hypervisor.info(InfoType::MemPoolUsed as u32)?);
+        println!("hypervisor.cells {}", hypervisor.info(InfoType::NumCells as u32)?);
+    }
+    for cell in cells {
+        for cpu in cell.cpus() {
+            for stat in CpuStat::ALL {
+                println!("{}.cpu{cpu}.{} {}", cell.name(), stat.name(), hypervisor.cpu_info(cpu, stat.code())?);
+            }
+        }
+    }
+    if only.is_none_or(|cell| cell == DEFAULT) {
+        realm_stats()?;
+    }
+    Ok(())
+}
+
+fn realm_stats() -> Result<()> {
+    let realm = Realm::open()?;
+    let status = realm.status()?;
+    let state = match status.state {
+        realm::UP if status.silent_ms > realm::SILENT_MS => "silent",
+        realm::UP => "up",
+        realm::DOWN => "down",
+        _ => "absent",
+    };
+    println!("shadow.state {state}");
+    for (name, value) in [
+        ("slots", u64::from(status.slots)),
+        ("processes", u64::from(status.processes)),
+        ("pool_pages", status.pool_pages),
+        ("pages_mapped", status.pages_mapped),
+        ("pages_pinned", status.pages_pinned),
+        ("requests", status.requests),
+        ("responses", status.responses),
+        ("requests_dropped", status.dropped),
+        ("silent_ms", status.silent_ms),
+    ] {
+        println!("shadow.{name} {value}");
+    }
+    if status.state != realm::UP {
+        return Ok(());
+    }
+    let counters = realm.counters()?;
+    for (name, value) in [
+        ("tsc_khz", counters.tsc_khz),
+        ("pool_pages", counters.pool_pages),
+        ("pool_free", counters.pool_free),
+        ("pool_quarantine", counters.pool_quarantine),
+        ("mirror_nodes", counters.mirror_nodes),
+        ("processes_started", counters.processes_started),
+        ("processes", counters.processes),
+        ("requests_sent", counters.requests_sent),
+        ("responses_dropped", counters.responses_dropped),
+    ] {
+        println!("realtime.{name} {value}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_image;
+
+    #[test]
+    fn images() {
+        assert_eq!(parse_image("a.bin").unwrap(), ("a.bin", 0x10_0000));
+        assert_eq!(parse_image("a@b@0x1000").unwrap(), ("a@b", 0x1000));
+        assert_eq!(parse_image("a@16").unwrap(), ("a", 16));
+        assert!(parse_image("a@x").is_err());
+    }
+}

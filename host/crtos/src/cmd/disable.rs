@@ -1,0 +1,22 @@
+//! `crtos disable`: takes the hypervisor away from under this Linux.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::hypervisor::Hypervisor;
+use crate::module;
+
+#[derive(Args)]
+pub struct Arguments {
+    /// Unload crtos.ko too
+    #[arg(long)]
+    unload: bool,
+}
+
+pub fn disable(arguments: &Arguments) -> Result<()> {
+    Hypervisor::open()?.disable()?;
+    if arguments.unload {
+        module::unload()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! `crtos enable`: puts the hypervisor under this Linux.
+//!
+//! The root cell's configuration is made from what this machine says of itself, or read from a file. All that can be checked
+//! is checked before anything changes; if a later step fails, what was done is undone.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::hypervisor::Hypervisor;
+use crate::{files, module};
+
+#[derive(Args)]
+pub struct Arguments {
+    /// System configuration to use instead of one made from this machine
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Write the configuration to FILE and do nothing else
+    #[arg(long, value_name = "FILE")]
+    write_config: Option<PathBuf>,
+}
+
+pub fn enable(arguments: &Arguments) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("this needs root");
+    }
+    let config = match &arguments.config {
+        Some(path) => files::read(path)?,
+        None => image::cell::root_config(&files::layout()?, &files::machine()?)?,
+    };
+    if let Some(path) = &arguments.write_config {
+        return std::fs::write(path, config).with_context(|| format!("cannot write {}", path.display()));
+    }
+    check_processor(&std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?)?;
+    let image = files::read(&files::find(files::HYPERVISOR)?)?;
+    let loaded = module::load()?;
+    let result = Hypervisor::open().and_then(|hypervisor| hypervisor.enable(&config, &image));
+    if result.is_err() && loaded {
+        module::unload()?;
+    }
+    result
+}
+
+/// Whether every processor can do what the hypervisor needs.
+fn check_processor(cpuinfo: &str) -> Result<()> {
+    let mut any = false;
+    for line in cpuinfo.lines() {
+        let Some((key, flags)) = line.split_once(':') else { continue };
+        if key.trim() != "flags" {
+            continue;
+        }
+        any = true;
+        let has = |flag| flags.split_ascii_whitespace().any(|word| word == flag);
+        if has("hypervisor") && !has("svm") {
+            bail!("this virtual machine's processor has no AMD SVM: give it some (QEMU: -cpu EPYC,+svm,+npt)");
+        }
+        if !has("svm") {
+            bail!("this processor has no AMD SVM, or the firmware has switched it off: switch it on in the firmware's set-up");
+        }
+        if !has("npt") {
+            bail!("this processor has no nested paging: use a newer one (QEMU: -cpu EPYC,+svm,+npt)");
+        }
+    }
+    if any { Ok(()) } else { bail!("/proc/cpuinfo says nothing of the processor: mount /proc") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_processor;
+
+    #[test]
+    fn processors() {
+        assert!(check_processor("flags\t\t: fpu svm npt\nflags\t\t: fpu svm npt\n").is_ok());
+        for (text, word) in [
+            ("flags : fpu vmx\n", "firmware"),
+            ("flags : fpu hypervisor\n", "virtual machine"),
+            ("flags : svm\n", "nested paging"),
+            ("flags : svm npt\nflags : fpu\n", "SVM"),
+            ("", "/proc"),
+        ] {
+            assert!(check_processor(text).unwrap_err().to_string().contains(word), "{text}");
+        }
+    }
+}

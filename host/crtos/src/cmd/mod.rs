@@ -1,0 +1,8 @@
+//! One module a verb.
+
+pub mod cell;
+pub mod disable;
+pub mod enable;
+pub mod log;
+pub mod ps;
+pub mod run;

@@ -1,0 +1,55 @@
+//! Where the product's files lie: `$CRTOS_HOME`, or beside this binary, or `/usr/lib/crtos`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use image::{Layout, Machine};
+
+/// The kernel module.
+pub const MODULE: &str = "crtos.ko";
+/// The hypervisor.
+pub const HYPERVISOR: &str = "hypervisor.bin";
+/// What runs in the cell.
+pub const IMAGE: &str = "srtos.bin";
+/// The manifest that image and cells were composed from.
+pub const MANIFEST: &str = "manifest.toml";
+
+const INSTALLED: &str = "/usr/lib/crtos";
+
+/// The directory with the product's files.
+pub fn home() -> PathBuf {
+    if let Some(home) = std::env::var_os("CRTOS_HOME") {
+        return home.into();
+    }
+    let beside = std::env::current_exe().ok().and_then(|binary| binary.parent().map(Path::to_path_buf));
+    match beside {
+        Some(directory) if directory.join(MODULE).exists() => directory,
+        _ => INSTALLED.into(),
+    }
+}
+
+/// The path of a file of the product, which must be there.
+pub fn find(name: &str) -> Result<PathBuf> {
+    let home = home();
+    let path = home.join(name);
+    if !path.exists() {
+        bail!("{} is missing in {}: install it there, or set CRTOS_HOME to where it is", name, home.display());
+    }
+    Ok(path)
+}
+
+/// Reads a file of the product.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The memory layout that the manifest says.
+pub fn layout() -> Result<Layout> {
+    let path = find(MANIFEST)?;
+    Ok(Layout::from_manifest(&path)?)
+}
+
+/// The machine as Linux sees it now.
+pub fn machine() -> Result<Machine> {
+    Ok(Machine::read(Path::new("/"))?)
+}
