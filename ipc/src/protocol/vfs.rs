@@ -43,5 +43,5 @@ pub const EVENT_GONE: u64 = 4;
 /// Linux was restarted (its epoch changed) or went away: all that was in flight ended with EIO.
 pub const EVENT_RESET: u64 = 5;
 /// A call that [`CANCEL`] asked to interrupt is being answered. Queued and announced before the answer, so that the client,
-/// more urgent than any application, can deliver a signal before the thread goes on.
+/// more urgent than any application, can deliver a signal before the thread goes on. Value: the result; cookie: the call's number.
 pub const EVENT_INTERRUPTED: u64 = 6;
