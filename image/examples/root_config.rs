@@ -19,7 +19,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{:#013x}-{:#013x} {:?}", region.phys_start(), region.phys_start() + region.size(), region.flags());
     }
     for device in config.root_cell().pci_devices() {
-        println!("{:04x} bars {:08x?} msix {}", device.bdf(), device.bar_mask.map(|m| m.get()), device.num_msix_vectors);
+        println!(
+            "{:04x} bars {:08x?} msix {}",
+            device.bdf(),
+            device.bar_mask.map(|m| m.get()),
+            device.num_msix_vectors
+        );
     }
     println!("{:#?}", machine.ioapics);
     println!("mmconfig {:x?} pm timer {:x?} cpus {:?}", machine.mmconfig, machine.pm_timer, machine.online_cpus);

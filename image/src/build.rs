@@ -158,7 +158,9 @@ pub fn lay_out(
     let mut head = head_bytes
         .and_then(|bytes| KernelHead::read_from_bytes(bytes).ok())
         .filter(|head| head.magic == KERNEL_MAGIC)
-        .ok_or_else(|| fail(format!("has no kernel head at {KERNEL_HEAD_OFFSET} bytes from its start"), "give our kernel"))?;
+        .ok_or_else(|| {
+            fail(format!("has no kernel head at {KERNEL_HEAD_OFFSET} bytes from its start"), "give our kernel")
+        })?;
     let flat_end = LOAD_ADDRESS + image.len() as u64;
     if head.kernel_end < flat_end || head.kernel_end - flat_end > layout.private().size {
         return Err(fail(
@@ -167,7 +169,10 @@ pub fn lay_out(
         ));
     }
     if !(LOAD_ADDRESS..flat_end).contains(&head.pvh_entry) {
-        return Err(fail(format!("says that its PVH entry is at {:#x}, outside itself", head.pvh_entry), "build it again"));
+        return Err(fail(
+            format!("says that its PVH entry is at {:#x}, outside itself", head.pvh_entry),
+            "build it again",
+        ));
     }
     let header_at = head.kernel_end.next_multiple_of(PAGE);
     head.image_header = header_at;

@@ -1,11 +1,11 @@
 //! Configurations for the hypervisor (Jailhouse format, revision 14): the cell's, and the root cell's for the machine
 //! that Linux runs on.
 
+use hypervisor_abi::config::PciKind;
 use hypervisor_abi::config::{
     CellFlags, CellParts, ConfigError, Console, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange,
     SystemFlags, SystemHeader, SystemParts,
 };
-use hypervisor_abi::config::PciKind;
 use ipc::image::LOAD_ADDRESS;
 use ipc::shadow;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -258,11 +258,8 @@ pub fn root_config(layout: &Layout, machine: &Machine) -> Result<Vec<u8>, Machin
         devices.push(pci_device(function, caps.len(), own.len()));
         caps.extend(own);
     }
-    let irqchips: Vec<_> = machine
-        .ioapics
-        .iter()
-        .map(|chip| IrqChip::new(chip.address, 0, (1u128 << chip.pins.min(127)) - 1))
-        .collect();
+    let irqchips: Vec<_> =
+        machine.ioapics.iter().map(|chip| IrqChip::new(chip.address, 0, (1u128 << chip.pins.min(127)) - 1)).collect();
     // All ports but the window to PCI configuration space, that the hypervisor watches over.
     let ports = [PortRange::new(0, 0xcf8), PortRange::new(0xd00, 0xffff - 0xd00), PortRange::new(0xffff, 1)];
     let header = SystemHeader {
@@ -291,4 +288,3 @@ pub fn root_config(layout: &Layout, machine: &Machine) -> Result<Vec<u8>, Machin
     parts.write(&mut out)?;
     Ok(out)
 }
-

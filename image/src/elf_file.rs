@@ -138,7 +138,9 @@ impl Program {
                     ),
                 ));
             }
-            if let Some(last) = pieces.last() && last.vaddr + last.memory_size > vaddr {
+            if let Some(last) = pieces.last()
+                && last.vaddr + last.memory_size > vaddr
+            {
                 return Err(fail(
                     &format!("has two segments in the page at {vaddr:#x}"),
                     "align the sections to 4 KiB in its linker script",
@@ -154,7 +156,10 @@ impl Program {
             p.protection.contains(Protection::EXECUTE) && (p.vaddr..p.vaddr + p.bytes.len() as u64).contains(&entry)
         };
         if !pieces.iter().any(runs) {
-            return Err(fail(&format!("starts at {entry:#x}, where it has no code"), "name the entry in its linker script"));
+            return Err(fail(
+                &format!("starts at {entry:#x}, where it has no code"),
+                "name the entry in its linker script",
+            ));
         }
         let mut hash = Sha256::new();
         hash.update(entry.to_le_bytes());

@@ -221,11 +221,21 @@ fn region(
     let title = name.get_ref();
     let Some(section) = &text.section else {
         let Some(size) = &text.size else {
-            found.add(span, format!("memory \"{title}\" has neither a section nor a size"), "add section = \"DEVICE.SECTION\", or size for private memory");
+            found.add(
+                span,
+                format!("memory \"{title}\" has neither a section nor a size"),
+                "add section = \"DEVICE.SECTION\", or size for private memory",
+            );
             return None;
         };
-        for stray in [text.part.as_ref().map(Spanned::span), text.offset.as_ref().map(Spanned::span)].into_iter().flatten() {
-            found.add(stray, format!("memory \"{title}\" is private, but says where it lies"), "remove part and offset, or add a section");
+        for stray in
+            [text.part.as_ref().map(Spanned::span), text.offset.as_ref().map(Spanned::span)].into_iter().flatten()
+        {
+            found.add(
+                stray,
+                format!("memory \"{title}\" is private, but says where it lies"),
+                "remove part and offset, or add a section",
+            );
         }
         return Some(Region {
             name: title.clone(),
@@ -271,7 +281,11 @@ fn region(
                     part.get_ref(),
                     device.protocol
                 ),
-                if parts.is_empty() { "use offset and size".to_owned() } else { format!("use one of {}", parts.join(", ")) },
+                if parts.is_empty() {
+                    "use offset and size".to_owned()
+                } else {
+                    format!("use one of {}", parts.join(", "))
+                },
             );
             return None;
         };
@@ -293,7 +307,9 @@ fn region(
     if size == 0 || offset.checked_add(size).is_none_or(|end| end > limit) {
         found.add(
             span,
-            format!("memory \"{title}\" ({offset:#x}, {size:#x} bytes) does not lie inside \"{full}\" ({limit:#x} bytes)"),
+            format!(
+                "memory \"{title}\" ({offset:#x}, {size:#x} bytes) does not lie inside \"{full}\" ({limit:#x} bytes)"
+            ),
             "make the section larger or the region smaller",
         );
         return None;

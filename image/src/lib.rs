@@ -17,6 +17,7 @@ pub mod layout;
 pub mod machine;
 pub mod manifest;
 pub mod pvh;
+pub mod report;
 pub mod system;
 pub mod units;
 
@@ -25,3 +26,4 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 pub use layout::Layout;
 pub use machine::Machine;
 pub use manifest::{Manifest, Source};
+pub use report::Report;

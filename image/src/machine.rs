@@ -102,7 +102,9 @@ pub enum MachineError {
         bdf: Bdf,
     },
     /// Too few processors.
-    #[error("{have} processors are online and the cell needs {need} beside processor 0: bring more online, or lower cpus in [cell]")]
+    #[error(
+        "{have} processors are online and the cell needs {need} beside processor 0: bring more online, or lower cpus in [cell]"
+    )]
     Cpus {
         /// Online.
         have: usize,
@@ -145,7 +147,9 @@ fn classify(name: &str, start: u64) -> Option<(bool, bool)> {
         // Trapped by the hypervisor, or made up by it.
         _ if name.starts_with("IOAPIC") || name == "Local APIC" || name.starts_with("PCI MMCONFIG") => None,
         // A window, of which only what devices use is given; but the old video and option ROM areas are not BARs.
-        _ if name.starts_with("PCI Bus") || name.starts_with("PCI ECAM") => (start < 0x10_0000).then_some((false, true)),
+        _ if name.starts_with("PCI Bus") || name.starts_with("PCI ECAM") => {
+            (start < 0x10_0000).then_some((false, true))
+        }
         _ if name == "Reserved"
             || name.starts_with("ACPI")
             || name.ends_with("ROM")

@@ -104,11 +104,8 @@ pub fn grants(manifest: &Manifest, layout: &Layout, server: &Server) -> Vec<Gran
         let what = GrantKind::Ports { first: *ports.first.get_ref(), count: *ports.count.get_ref() };
         held.push((ports.name.get_ref().clone(), what));
     }
-    let mut grants: Vec<_> = held
-        .into_iter()
-        .zip(slots::FIRST_GRANT..)
-        .map(|((name, what), slot)| Grant { name, slot, what })
-        .collect();
+    let mut grants: Vec<_> =
+        held.into_iter().zip(slots::FIRST_GRANT..).map(|((name, what), slot)| Grant { name, slot, what }).collect();
     if server.console || *server.halt.0.get_ref() {
         grants.push(Grant {
             name: "console".to_owned(),

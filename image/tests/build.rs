@@ -69,7 +69,10 @@ fn the_default_image_reads_back() {
     assert_eq!(linux.grants[0].name, "vfs");
     assert_eq!(linux.grants[0].what, GrantKind::Call { server: 0, badge: 1, grant: false });
     let GrantKind::Memory { region, vaddr, size, executable, .. } = linux.grants[1].what else { panic!() };
-    assert_eq!((system.regions[region as usize].name.as_str(), vaddr, size, executable), ("pool", GRANTS + 0x420_0000, 0x1000_0000, true));
+    assert_eq!(
+        (system.regions[region as usize].name.as_str(), vaddr, size, executable),
+        ("pool", GRANTS + 0x420_0000, 0x1000_0000, true)
+    );
     assert_eq!(system.devices[0].bars, [(0, 0xf000_0000), (1, 0xf000_1000)]);
 
     // No two regions overlap, and each lies in one range.
@@ -110,7 +113,10 @@ fn the_cell_agrees_with_the_image() {
         assert_eq!(region.phys_start() - region.virt_start(), if range.start == 0 { 0x5100_0000 } else { 0x5000_0000 });
     }
     let device = &cell.pci_devices()[0];
-    assert_eq!((device.bdf(), device.shmem_dev_id, device.shmem_peers, device.shmem_protocol.get()), (0x70, 1, 2, 0x4372));
+    assert_eq!(
+        (device.bdf(), device.shmem_dev_id, device.shmem_peers, device.shmem_protocol.get()),
+        (0x70, 1, 2, 0x4372)
+    );
     let sections = &cell.memory()[device.shmem_regions_start.get() as usize..];
     let writable: Vec<_> = sections.iter().map(|m| m.flags().contains(MemoryFlags::WRITE)).collect();
     assert_eq!(writable, [false, true, false, true]);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use hypervisor_abi::check;
 use hypervisor_abi::config::{CellConfig, MemoryFlags, PciKind, SystemConfig};
 use image::machine::MachineError;
 use image::{Layout, Machine};
@@ -176,11 +177,27 @@ fn what_the_cell_needs_is_part_of_the_root() {
     let cell_bytes = image::cell::inmate_config(&layout(), &cpus).unwrap();
     let (system, cell) = (SystemConfig::parse(&root_bytes).unwrap(), CellConfig::parse(&cell_bytes).unwrap());
     for region in cell.memory().iter().filter(|m| !m.flags().contains(MemoryFlags::COMM_REGION)) {
-        let inside = system.root_cell().memory().iter().any(|m| {
-            m.contains_phys(region.phys_start()) && m.contains_phys(region.phys_start() + region.size() - 1)
-        });
+        let inside =
+            system.root_cell().memory().iter().any(|m| {
+                m.contains_phys(region.phys_start()) && m.contains_phys(region.phys_start() + region.size() - 1)
+            });
         assert!(inside, "{:#x}", region.phys_start());
     }
+}
+
+#[test]
+fn the_hypervisors_own_checks_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    q35(dir.path());
+    let machine = Machine::read(dir.path()).unwrap();
+    let root_bytes = image::cell::root_config(&layout(), &machine).unwrap();
+    let cell_bytes = image::cell::inmate_config(&layout(), &[3]).unwrap();
+    let mut found = Vec::new();
+    check::system(&SystemConfig::parse(&root_bytes).unwrap(), &mut |finding| found.push(finding.to_string()));
+    check::cell(&CellConfig::parse(&cell_bytes).unwrap(), check::Role::NonRoot, &mut |finding| {
+        found.push(finding.to_string());
+    });
+    assert_eq!(found, Vec::<String>::new());
 }
 
 #[test]

@@ -63,11 +63,16 @@ fn segments_must_be_sound() {
         refuse(&code(RWX, 0x40_0000)),
         "prog: has a segment at 0x400000 that is both writable and executable; put code and data into different sections in its linker script"
     );
-    assert!(refuse(&code(RX, 0x1000_0000)).contains("outside the room for programs; link it at 0x400000, below 0x10000000"));
+    assert!(
+        refuse(&code(RX, 0x1000_0000)).contains("outside the room for programs; link it at 0x400000, below 0x10000000")
+    );
     assert!(refuse(&code(RX, 0)).contains("outside the room for programs"));
     assert!(refuse(&code(RW, 0x40_0000)).contains("starts at 0x400000, where it has no code"));
     let two = elf(2, 0x40_0000, &[Segment(RX, 0x40_0000, 0, &[0x90; 8], 8), Segment(R, 0x40_0800, 0, b"x", 1)]);
-    assert_eq!(refuse(&two), "prog: has two segments in the page at 0x400000; align the sections to 4 KiB in its linker script");
+    assert_eq!(
+        refuse(&two),
+        "prog: has two segments in the page at 0x400000; align the sections to 4 KiB in its linker script"
+    );
     let mut large = code(RX, 0x40_0000);
     large[64 + 40..64 + 48].copy_from_slice(&u64::MAX.to_le_bytes());
     assert_eq!(refuse(&large), "prog: has a segment of impossible size; build it again");
@@ -81,22 +86,33 @@ fn images_are_refused_before_anything_is_written() {
 
     std::fs::remove_file(inputs.servers_dir.join("linux")).unwrap();
     let message = refuse(&common::shipped("default"));
-    assert!(message.contains("servers/linux: cannot read the program") && message.ends_with("build it, or say where it is"), "{message}");
+    assert!(
+        message.contains("servers/linux: cannot read the program") && message.ends_with("build it, or say where it is"),
+        "{message}"
+    );
     std::fs::write(inputs.servers_dir.join("linux"), common::server(2)).unwrap();
 
     let low = elf(2, 0x1000, &[Segment(RX, 0x1000, 0x1000, &[0x90; 64], 64)]);
     std::fs::write(&inputs.kernel_elf, low).unwrap();
-    assert!(refuse(&common::shipped("default")).contains("has a segment at physical address 0x1000, not behind 0x100000"));
+    assert!(
+        refuse(&common::shipped("default")).contains("has a segment at physical address 0x1000, not behind 0x100000")
+    );
     let headless = elf(2, 0x10_0000, &[Segment(RX, 0x10_0000, 0x10_0000, &[0x90; 64], 64)]);
     std::fs::write(&inputs.kernel_elf, headless).unwrap();
-    assert_eq!(refuse(&common::shipped("default")), "kernel: has no kernel head at 16 bytes from its start; give our kernel");
+    assert_eq!(
+        refuse(&common::shipped("default")),
+        "kernel: has no kernel head at 16 bytes from its start; give our kernel"
+    );
     std::fs::write(&inputs.kernel_elf, common::kernel()).unwrap();
 
     let small = dir.path().join("small.toml");
     let text = std::fs::read_to_string(common::shipped("default")).unwrap();
     std::fs::write(&small, text.replace("name = \"default\"", "name = \"default\"\nimage_limit = \"32 KiB\"")).unwrap();
     let message = refuse(&small);
-    assert!(message.contains("more than image_limit of system \"default\" (32 KiB); raise image_limit in [system]"), "{message}");
+    assert!(
+        message.contains("more than image_limit of system \"default\" (32 KiB); raise image_limit in [system]"),
+        "{message}"
+    );
     assert!(refuse(&dir.path().join("none.toml")).contains("none.toml: cannot read the manifest"));
     assert!(!inputs.out_dir.exists());
     image::build(&common::shipped("default"), &inputs).unwrap();

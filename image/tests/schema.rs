@@ -118,9 +118,11 @@ fn the_reference_names_every_field() {
     let docs = std::fs::read_to_string(docs).unwrap();
     for (name, text) in tables() {
         for field in taken(&text) {
-            let written = docs.split('`').skip(1).step_by(2).any(|code| {
-                code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == field)
-            });
+            let written = docs
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .any(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == field));
             assert!(written, "docs/manifest.md does not describe {field} of {name}");
         }
     }

@@ -36,7 +36,11 @@ fn calls(manifest: &Manifest, from: &Server, found: &mut Findings<'_>) {
         };
         let whom = to.name.get_ref();
         if whom == who {
-            found.add(call.to.span(), format!("server \"{who}\" may call itself, and would wait for ever"), "remove the call");
+            found.add(
+                call.to.span(),
+                format!("server \"{who}\" may call itself, and would wait for ever"),
+                "remove the call",
+            );
         } else if to.priority.get_ref() < from.priority.get_ref() {
             found.add(
                 call.to.span(),
@@ -140,7 +144,11 @@ fn memory(layout: &Layout, server: &Server, found: &mut Findings<'_>) {
             found.add(
                 grant.region.span(),
                 format!("server \"{who}\" is given memory \"{name}\", which is not there"),
-                if names.is_empty() { format!("add [memory.{name}]") } else { format!("name one of {}", names.join(", ")) },
+                if names.is_empty() {
+                    format!("add [memory.{name}]")
+                } else {
+                    format!("name one of {}", names.join(", "))
+                },
             );
             continue;
         };
@@ -198,10 +206,9 @@ fn both_ends(manifest: &Manifest, found: &mut Findings<'_>) {
             let grants = manifest.servers.iter().flat_map(|s| &s.notifications).map(Spanned::get_ref);
             grants.filter(|g| g.name.get_ref() == name.get_ref())
         };
-        for (missing, there) in [
-            ("signals", held().any(|g| g.bits.is_some())),
-            ("waits for", held().any(|g| g.bits.is_none())),
-        ] {
+        for (missing, there) in
+            [("signals", held().any(|g| g.bits.is_some())), ("waits for", held().any(|g| g.bits.is_none()))]
+        {
             if !there {
                 found.add(
                     name.span(),
@@ -247,7 +254,9 @@ fn bits(manifest: &Manifest, to: &Server, found: &mut Findings<'_>) {
         if let Some((first, _)) = seen.iter().find(|(_, other)| other & mask != 0) {
             found.add(
                 bits.span(),
-                format!("{first} and {source} signal server \"{whom}\" with the same bits, which cannot tell them apart"),
+                format!(
+                    "{first} and {source} signal server \"{whom}\" with the same bits, which cannot tell them apart"
+                ),
                 "give each source bits of its own",
             );
         }

@@ -28,10 +28,18 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
         ("private", cell.private.span(), private.physical, private.size.0, LEAST_PRIVATE),
     ] {
         if !is_paged(start) || !is_paged(size) || !is_paged(private.guest) {
-            found.add(span.clone(), format!("{name} ({start:#x}, {size:#x} bytes) is not made of whole pages"), "use multiples of 4 KiB");
+            found.add(
+                span.clone(),
+                format!("{name} ({start:#x}, {size:#x} bytes) is not made of whole pages"),
+                "use multiples of 4 KiB",
+            );
         }
         if start.checked_add(size).is_none_or(|end| end > 1 << 52) {
-            found.add(span.clone(), format!("{name} ({start:#x}, {size:#x} bytes) reaches beyond what a processor can address"), "use a lower address");
+            found.add(
+                span.clone(),
+                format!("{name} ({start:#x}, {size:#x} bytes) reaches beyond what a processor can address"),
+                "use a lower address",
+            );
         }
         if size < least {
             found.add(span, format!("{name} has {size:#x} bytes, and needs {least:#x}"), "raise its size");
@@ -46,7 +54,11 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
     }
     let comm = *cell.comm_region.get_ref();
     if !is_paged(comm) {
-        found.add(cell.comm_region.span(), format!("comm_region {comm:#x} is not a whole page"), "use a multiple of 4 KiB");
+        found.add(
+            cell.comm_region.span(),
+            format!("comm_region {comm:#x} is not a whole page"),
+            "use a multiple of 4 KiB",
+        );
     }
     if let Some(mmconfig) = &cell.mmconfig
         && !mmconfig.get_ref().base.is_multiple_of(1 << 20)

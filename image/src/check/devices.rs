@@ -22,30 +22,53 @@ fn ivshmem(name: &str, device: &Ivshmem, found: &mut Findings<'_>) {
     ];
     for (field, span, value) in sizes {
         if !is_paged(value) {
-            found.add(span, format!("{field} of [ivshmem.{name}] is not a multiple of a page"), "use multiples of 4 KiB");
+            found.add(
+                span,
+                format!("{field} of [ivshmem.{name}] is not a multiple of a page"),
+                "use multiples of 4 KiB",
+            );
         }
     }
     let total = device.rw_size.0.get_ref().0.checked_add(device.output_size.get_ref().0.saturating_mul(2));
     if total.is_none_or(|total| total > 1 << 40) {
-        found.add(device.output_size.span(), format!("the sections of [ivshmem.{name}] are larger than any machine"), "lower rw_size or output_size");
+        found.add(
+            device.output_size.span(),
+            format!("the sections of [ivshmem.{name}] are larger than any machine"),
+            "lower rw_size or output_size",
+        );
     }
     let whole = device.physical.get_ref().max(device.guest.get_ref());
     if *whole >= 1 << 45 {
-        found.add(device.guest.span(), format!("[ivshmem.{name}] lies at {whole:#x}, beyond what a server can map"), "use addresses below 32 TiB");
+        found.add(
+            device.guest.span(),
+            format!("[ivshmem.{name}] lies at {whole:#x}, beyond what a server can map"),
+            "use addresses below 32 TiB",
+        );
     }
     if device.bars.get_ref().iter().any(|bar| *bar >= 1 << 32 || *bar == 0) {
-        found.add(device.bars.span(), format!("the BARs of [ivshmem.{name}] are 32 bits wide and cannot lie there"), "use addresses below 4 GiB");
+        found.add(
+            device.bars.span(),
+            format!("the BARs of [ivshmem.{name}] are 32 bits wide and cannot lie there"),
+            "use addresses below 4 GiB",
+        );
     }
     let vectors = *device.vectors.get_ref();
     if vectors == 0 || vectors > MOST_VECTORS {
-        found.add(device.vectors.span(), format!("[ivshmem.{name}] has {vectors} MSI-X vectors"), format!("use 1 to {MOST_VECTORS}"));
+        found.add(
+            device.vectors.span(),
+            format!("[ivshmem.{name}] has {vectors} MSI-X vectors"),
+            format!("use 1 to {MOST_VECTORS}"),
+        );
     }
     if *device.protocol.get_ref() == shadow::PROTOCOL {
         let least = (shadow::rt_section::MIRROR + (1 << 20)) as u64;
         if device.output_size.get_ref().0 < least {
             found.add(
                 device.output_size.span(),
-                format!("output_size of [ivshmem.{name}] is {}, and the shadow protocol needs {least} bytes", device.output_size.get_ref()),
+                format!(
+                    "output_size of [ivshmem.{name}] is {}, and the shadow protocol needs {least} bytes",
+                    device.output_size.get_ref()
+                ),
                 "raise output_size",
             );
         }
@@ -71,14 +94,21 @@ fn interrupts(manifest: &Manifest, found: &mut Findings<'_>) {
                 found.add(
                     irq.device.span(),
                     format!("server \"{who}\" is given an interrupt of \"{device}\", which no device is"),
-                    if names.is_empty() { format!("add [ivshmem.{device}]") } else { format!("name one of {}", names.join(", ")) },
+                    if names.is_empty() {
+                        format!("add [ivshmem.{device}]")
+                    } else {
+                        format!("name one of {}", names.join(", "))
+                    },
                 );
                 continue;
             };
             if vector >= *there.vectors.get_ref() {
                 found.add(
                     irq.vector.span(),
-                    format!("server \"{who}\" is given vector {vector} of \"{device}\", which has {}", there.vectors.get_ref()),
+                    format!(
+                        "server \"{who}\" is given vector {vector} of \"{device}\", which has {}",
+                        there.vectors.get_ref()
+                    ),
                     "use a lower vector, or raise vectors",
                 );
             }
@@ -105,7 +135,10 @@ fn registers(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
             if layout.ivshmem.iter().any(|d| d.bars[1] == there.guest) {
                 found.add(
                     region.span(),
-                    format!("server \"{who}\" is given \"{}\", the MSI-X table, with which it could interrupt anybody", there.name),
+                    format!(
+                        "server \"{who}\" is given \"{}\", the MSI-X table, with which it could interrupt anybody",
+                        there.name
+                    ),
                     "remove the grant: init programs the table",
                 );
             }
@@ -152,7 +185,9 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
             if let Some((low, high, what)) = forbidden.iter().find(|(low, high, _)| start <= *high && *low <= last) {
                 found.add(
                     first.span(),
-                    format!("server \"{who}\" is given ports {start:#x}-{last:#x}, among them {what} ({low:#x}-{high:#x})"),
+                    format!(
+                        "server \"{who}\" is given ports {start:#x}-{last:#x}, among them {what} ({low:#x}-{high:#x})"
+                    ),
                     "leave those out",
                 );
             }
@@ -177,7 +212,12 @@ pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
         if let Some((first, ..)) = seen.iter().find(|(_, other, _)| *other == bdf) {
             found.add(
                 device.bdf.span(),
-                format!("[ivshmem.{}] and [ivshmem.{}] have the same PCI address {}", first.get_ref(), name.get_ref(), device.bdf.get_ref()),
+                format!(
+                    "[ivshmem.{}] and [ivshmem.{}] have the same PCI address {}",
+                    first.get_ref(),
+                    name.get_ref(),
+                    device.bdf.get_ref()
+                ),
                 "move one of them",
             );
         }

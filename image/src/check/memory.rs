@@ -112,7 +112,11 @@ pub fn memory(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
         if size.get_ref().0 == 0 || !is_paged(size.get_ref().0) {
             found.add(
                 size.span(),
-                format!("memory \"{}\" has {} bytes, which is not a number of whole pages", name.get_ref(), size.get_ref().0),
+                format!(
+                    "memory \"{}\" has {} bytes, which is not a number of whole pages",
+                    name.get_ref(),
+                    size.get_ref().0
+                ),
                 "use a multiple of 4 KiB",
             );
         }
@@ -123,11 +127,23 @@ pub fn memory(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
 fn size_of(who: &str, what: &str, size: &Spanned<Size>, least: u64, most: u64, found: &mut Findings<'_>) {
     let bytes = size.get_ref().0;
     if !is_paged(bytes) {
-        found.add(size.span(), format!("{what} of {who} has {bytes} bytes, which is not a number of whole pages"), "use a multiple of 4 KiB");
+        found.add(
+            size.span(),
+            format!("{what} of {who} has {bytes} bytes, which is not a number of whole pages"),
+            "use a multiple of 4 KiB",
+        );
     } else if bytes < least {
-        found.add(size.span(), format!("{what} of {who} has {}, and needs {}", Size(bytes), Size(least)), format!("raise {what}"));
+        found.add(
+            size.span(),
+            format!("{what} of {who} has {}, and needs {}", Size(bytes), Size(least)),
+            format!("raise {what}"),
+        );
     } else if bytes > most {
-        found.add(size.span(), format!("{what} of {who} has {}, and there is room for {}", Size(bytes), Size(most)), format!("lower {what}"));
+        found.add(
+            size.span(),
+            format!("{what} of {who} has {}, and there is room for {}", Size(bytes), Size(most)),
+            format!("lower {what}"),
+        );
     }
 }
 
@@ -198,7 +214,11 @@ pub fn image_size(manifest: &Manifest, layout: &Layout, size: u64) -> Result<(),
     if end > private.guest_end() {
         return Err(Diagnostics::of(
             "srtos.bin",
-            format!("would end at {end:#x}, behind the private memory of cell \"{}\" ({:#x})", layout.cell, private.guest_end()),
+            format!(
+                "would end at {end:#x}, behind the private memory of cell \"{}\" ({:#x})",
+                layout.cell,
+                private.guest_end()
+            ),
             "raise size of private in [cell]",
         ));
     }

@@ -11,7 +11,12 @@ use crate::units::{Size, is_paged};
 /// Least and most first stack of an application.
 const STACK: (u64, u64) = (64 << 10, 1 << 30);
 
-fn named<'a>(manifest: &'a Manifest, what: &str, name: &Spanned<String>, found: &mut Findings<'_>) -> Option<&'a Server> {
+fn named<'a>(
+    manifest: &'a Manifest,
+    what: &str,
+    name: &Spanned<String>,
+    found: &mut Findings<'_>,
+) -> Option<&'a Server> {
     let server = manifest.servers.iter().find(|s| s.name.get_ref() == name.get_ref());
     if server.is_none() {
         found.add(
@@ -33,13 +38,21 @@ pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
     {
         found.add(
             linux.names.span(),
-            format!("personality \"{}\" forwards calls to \"{}\", but may not call it", server.name.get_ref(), names.name.get_ref()),
+            format!(
+                "personality \"{}\" forwards calls to \"{}\", but may not call it",
+                server.name.get_ref(),
+                names.name.get_ref()
+            ),
             format!("add {{ to = \"{}\" }} to its calls", names.name.get_ref()),
         );
     }
     let pool = linux.pool.get_ref();
     match layout.regions.iter().find(|r| r.name == *pool) {
-        None => found.add(linux.pool.span(), format!("pool in [linux] is \"{pool}\", which is no memory region"), format!("add [memory.{pool}]")),
+        None => found.add(
+            linux.pool.span(),
+            format!("pool in [linux] is \"{pool}\", which is no memory region"),
+            format!("add [memory.{pool}]"),
+        ),
         Some(region) if region.kind != range_kind::SHARED || !region.writable => found.add(
             linux.pool.span(),
             format!("pool \"{pool}\" in [linux] is not memory that both realms can write"),
@@ -54,7 +67,10 @@ pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
             if let Some(server) = server.filter(|s| !holds(s)) {
                 found.add(
                     linux.pool.span(),
-                    format!("personality \"{}\" does not hold pool \"{pool}\" writable and executable for applications", server.name.get_ref()),
+                    format!(
+                        "personality \"{}\" does not hold pool \"{pool}\" writable and executable for applications",
+                        server.name.get_ref()
+                    ),
                     format!("give it {{ region = \"{pool}\", access = \"rw\", executable = true }}"),
                 );
             }

@@ -25,9 +25,9 @@ pub fn response_us<'a>(manifest: &'a Manifest, server: &Server, limit: u64) -> R
     }
     let mut response = own;
     loop {
-        let interference = others.iter().fold(0u64, |sum, (budget, period)| {
-            sum.saturating_add(response.div_ceil(*period).saturating_mul(*budget))
-        });
+        let interference = others
+            .iter()
+            .fold(0u64, |sum, (budget, period)| sum.saturating_add(response.div_ceil(*period).saturating_mul(*budget)));
         let next = own.saturating_add(interference);
         if next == response {
             return Ok(Some(response));
@@ -45,13 +45,25 @@ fn budget(server: &Server, found: &mut Findings<'_>) {
         (Some(budget), Some(period)) => {
             let (b, p) = (*budget.get_ref(), *period.get_ref());
             if b == 0 || p == 0 {
-                found.add(budget.span(), format!("server \"{who}\" has a budget of {b} µs in {p} µs"), "use numbers above 0, or leave both out");
+                found.add(
+                    budget.span(),
+                    format!("server \"{who}\" has a budget of {b} µs in {p} µs"),
+                    "use numbers above 0, or leave both out",
+                );
             } else if b > p {
-                found.add(budget.span(), format!("server \"{who}\" has a budget of {b} µs, more than its period of {p} µs"), "lower the budget or raise the period");
+                found.add(
+                    budget.span(),
+                    format!("server \"{who}\" has a budget of {b} µs, more than its period of {p} µs"),
+                    "lower the budget or raise the period",
+                );
             }
         }
         (Some(budget), None) => {
-            found.add(budget.span(), format!("server \"{who}\" has a budget, but no period to use it in"), "add period_us");
+            found.add(
+                budget.span(),
+                format!("server \"{who}\" has a budget, but no period to use it in"),
+                "add period_us",
+            );
         }
         (None, Some(period)) => {
             found.add(period.span(), format!("server \"{who}\" has a period, but no budget"), "add budget_us");
@@ -65,7 +77,11 @@ fn deadline(manifest: &Manifest, server: &Server, found: &mut Findings<'_>) {
     let who = server.name.get_ref();
     let limit = *deadline.get_ref();
     if demand(server).is_none() {
-        found.add(deadline.span(), format!("server \"{who}\" has a deadline, but no budget and period to meet it with"), "add budget_us and period_us");
+        found.add(
+            deadline.span(),
+            format!("server \"{who}\" has a deadline, but no budget and period to meet it with"),
+            "add budget_us and period_us",
+        );
         return;
     }
     match response_us(manifest, server, limit) {
@@ -106,7 +122,12 @@ fn utilisation(manifest: &Manifest, found: &mut Findings<'_>) {
         let names: Vec<_> = users.iter().map(|(s, _)| format!("\"{}\"", s.name.get_ref())).collect();
         found.add(
             span,
-            format!("servers {} together want {}.{}% of one processor", names.join(", "), sum / 10_000, sum / 1000 % 10),
+            format!(
+                "servers {} together want {}.{}% of one processor",
+                names.join(", "),
+                sum / 10_000,
+                sum / 1000 % 10
+            ),
             "lower budgets or raise periods",
         );
     }
@@ -144,7 +165,11 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
         if *server.priority.get_ref() > MOST_PRIORITY {
             found.add(
                 server.priority.span(),
-                format!("server \"{}\" has priority {}, which is the supervisor's", server.name.get_ref(), server.priority.get_ref()),
+                format!(
+                    "server \"{}\" has priority {}, which is the supervisor's",
+                    server.name.get_ref(),
+                    server.priority.get_ref()
+                ),
                 format!("use at most {MOST_PRIORITY}"),
             );
         }

@@ -35,7 +35,9 @@ impl Madt {
             if *len < 2 {
                 break;
             }
-            if *kind == 1 && let (Some(address), Some(base)) = (u32_at(table, at + 4), u32_at(table, at + 8)) {
+            if *kind == 1
+                && let (Some(address), Some(base)) = (u32_at(table, at + 4), u32_at(table, at + 8))
+            {
                 ioapics.push(IoApic { address: address.into(), pins: PINS });
                 bases.push(base);
             }

@@ -133,7 +133,8 @@ fn bars(text: &str, bridge: bool) -> (Vec<Bar>, Option<(u64, u64)>) {
     let mut rom = None;
     for (index, line) in text.lines().enumerate().take(7) {
         let mut numbers = line.split_whitespace().map(|n| u64::from_str_radix(n.trim_start_matches("0x"), 16));
-        let (Some(Ok(start)), Some(Ok(last)), Some(Ok(flags))) = (numbers.next(), numbers.next(), numbers.next()) else {
+        let (Some(Ok(start)), Some(Ok(last)), Some(Ok(flags))) = (numbers.next(), numbers.next(), numbers.next())
+        else {
             continue;
         };
         let Some(size) = last.checked_sub(start).map(|s| s.saturating_add(1)) else { continue };
@@ -172,7 +173,11 @@ impl Function {
                 end = end.max(pending_start + u64::from(vectors).div_ceil(64) * 8);
             }
             let size = (end - start).next_multiple_of(4096);
-            Some(Msix { vectors, address: bar.address.checked_add(start)?, size: u16::try_from(size).unwrap_or(0xf000) })
+            Some(Msix {
+                vectors,
+                address: bar.address.checked_add(start)?,
+                size: u16::try_from(size).unwrap_or(0xf000),
+            })
         });
         let extended = config.len() > 0x100 && word(config, 0x100) != 0 && word(config, 0x100) != u32::MAX;
         Self { domain, bdf, bridge, extended, bars, rom, capabilities, msi, msix }
