@@ -150,6 +150,7 @@ pub fn clear(shared: &Shared) {
     }
     write(register::SVR, 0xff);
     shared.logical_id.store(if x2apic() { read(register::LDR) } else { 0 }, Ordering::Relaxed);
+    shared.hardware_logical_id.store(shared.logical_id.load(Ordering::Relaxed), Ordering::Relaxed);
     shared.logical_model.store(0xf, Ordering::Relaxed);
 }
 
@@ -229,12 +230,20 @@ pub fn guest_write(cpu: &mut Cpu, register: u32, value: u32) -> Result<(), Viola
             write(register, value);
         }
         register::LDR => {
-            cpu.shared.logical_id.store(value >> 24, Ordering::Relaxed);
-            write(register, value);
+            let id = value >> 24;
+            cpu.shared.logical_id.store(id, Ordering::Relaxed);
+            // A cell cannot make its CPU answer to interrupts that are meant for others: the hardware gets the one logical
+            // id that nobody else has by nature, or none. The cell's own interrupts are sorted by what it wrote.
+            let natural = 1u32.checked_shl(cpu.shared.apic_id.load(Ordering::Relaxed)).unwrap_or(0);
+            let hardware = if cpu.cell().is_root() || id == natural { id } else { 0 };
+            cpu.shared.hardware_logical_id.store(hardware, Ordering::Relaxed);
+            write(register, hardware << 24);
         }
         register::DFR => {
             cpu.shared.logical_model.store(value >> 28, Ordering::Relaxed);
-            write(register, value);
+            if cpu.cell().is_root() {
+                write(register, value);
+            }
         }
         // The id names the CPU to the hypervisor.
         register::ID => {}

@@ -1,16 +1,55 @@
-//! Emulated devices of a cell: where the pure units meet guest accesses.
+//! Emulated devices: where the pure units meet guest accesses and the machine.
+//!
+//! The units decide, this carries out. One lock for all of PCI and one for the I/O interrupt controllers; nothing waits for
+//! another CPU while it holds one.
 
-use crate::cell::Violation;
-use crate::cpu::Cpu;
+mod machine;
 
-/// A cell's emulated devices.
-pub struct Devices;
+use core::sync::atomic::Ordering;
+
+use hypervisor_abi::config::SystemConfig;
+use hypervisor_abi::hypercall::Error;
+use spin::Mutex;
+
+use crate::apic;
+use crate::cell::{self, Cell, Reason, Violation};
+use crate::cpu::{Cpu, flush_cell, kick};
+use crate::memory::nested::overlapping;
+use crate::percpu;
+use crate::say;
+use crate::units::icr::Command;
+use crate::units::ioapic::{self, Ioapics};
+use crate::units::ivshmem::Action;
+use crate::units::pci::{self, AddressPort, ConfigAddress, ConfigSpace, Message, Mmconfig, MsixAccess, PortAccess, Quiesce};
+use machine::Chips;
+
+/// First of the ports that are always moderated.
+const MODERATED_FIRST: u16 = 0xcf8;
+/// How many.
+const MODERATED_COUNT: u16 = 8;
+
+/// All configuration spaces.
+static PCI: Mutex<ConfigSpace> = Mutex::new(ConfigSpace::new());
+/// All I/O interrupt controllers.
+static IOAPICS: Mutex<Ioapics> = Mutex::new(Ioapics::new());
+
+/// What a cell has for itself.
+pub struct Devices {
+    /// Its configuration address register.
+    address: Mutex<AddressPort>,
+}
 
 impl Devices {
-    /// None yet.
+    /// As after a reset.
     #[must_use]
     pub const fn new() -> Self {
-        Self
+        Self { address: Mutex::new(AddressPort::new()) }
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -23,38 +62,272 @@ pub enum Access {
     Write(u64),
 }
 
+impl Access {
+    const fn written(self) -> Option<u64> {
+        match self {
+            Self::Read => None,
+            Self::Write(value) => Some(value),
+        }
+    }
+}
+
+type Outcome = Result<u64, Violation>;
+
+// ---- interrupt targets ----
+
+/// The logical id that the hardware of a CPU answers to. Cells other than root only get their natural one.
+fn hardware_logical_id(shared: &percpu::Shared) -> u32 {
+    shared.hardware_logical_id.load(Ordering::Relaxed)
+}
+
+/// Whether everybody that an interrupt would reach belongs to `cell`.
+fn targets_own(cell: &Cell, address: u64, data: u32) -> bool {
+    let Ok(command) = Command::from_msi(address, data, apic::cell_model(cell)) else { return false };
+    let mut reached = false;
+    for shared in percpu::all() {
+        if command.hits(shared.apic_id.load(Ordering::Relaxed), hardware_logical_id(shared), false) {
+            if !cell.has_cpu(shared.cpu.load(Ordering::Relaxed)) {
+                return false;
+            }
+            reached = true;
+        }
+    }
+    reached
+}
+
+fn message_allowed(cell: &Cell, message: Message) -> bool {
+    // Several vectors differ in the low bits only.
+    targets_own(cell, message.address, message.data)
+}
+
+/// A device of the root cell may only be silenced, not the cell stopped: it owned the machine before.
+fn forbidden(cell: &Cell, violation: Violation) -> Outcome {
+    if cell.is_root() {
+        say!("root cell: {violation:x?} ignored");
+        return Ok(u64::MAX);
+    }
+    Err(violation)
+}
+
+// ---- actions of shared memory devices ----
+
+fn act(cpu: u32, action: Action) {
+    match action {
+        Action::Notify { owner, address, data, .. } => {
+            let Some(cell) = cell::find(owner) else { return };
+            // Only CPUs of the cell are looked at.
+            if let Ok(command) = Command::from_msi(address, data, apic::cell_model(cell)) {
+                apic::deliver(cell, &command, None);
+            }
+        }
+        Action::WriteStateTable { table, index, value } => {
+            machine::table_write(cpu, table + u64::from(index) * 4, value);
+        }
+        Action::ClearStateTable { table, size } => {
+            (0..size / 4).for_each(|entry| machine::table_write(cpu, table + entry * 4, 0));
+        }
+        Action::MapBar { owner, address, size } => {
+            let Some(cell) = cell::find(owner) else { return };
+            let mapped = (address..address + size).step_by(4096).any(|page| cell.memory.translate(page).is_some());
+            if mapped && cell.memory.unmap(address, size).is_ok() {
+                // Whoever still has the mapping sees the memory behind it, which is the cell's own, until it is told.
+                flush_cell(cell);
+                cell.shared_cpus().for_each(kick);
+            }
+        }
+        Action::UnmapBar { owner, address, size } => {
+            let Some(cell) = cell::find(owner) else { return };
+            // New mappings need no flush: absence is not cached.
+            let _ = overlapping(&cell.config(), address, size, |virt, phys, size, flags| {
+                cell.memory.map(virt, phys, size, flags)
+            });
+        }
+    }
+}
+
+// ---- guest accesses ----
+
 /// Memory access; `None` if no device is there. The value read, or 0.
-pub fn memory(_cpu: &mut Cpu, _address: u64, _size: u8, _access: Access) -> Option<Result<u64, Violation>> {
-    None
+pub fn memory(cpu: &mut Cpu, address: u64, size: u8, access: Access) -> Option<Outcome> {
+    let number = cpu.number;
+    let cell = cpu.cell();
+    if let Some(window) = machine::window().filter(|window| window.contains(address)) {
+        return Some(match window.decode(address, size) {
+            Some(at) => config(cpu, at, access),
+            None => Ok(u64::MAX),
+        });
+    }
+    let mut space = PCI.lock();
+    match access {
+        Access::Read => {
+            if let Some(value) = space.links.read(cell.id, address, size) {
+                return Some(Ok(value));
+            }
+        }
+        Access::Write(value) => {
+            if space.links.write(cell.id, address, size, value, &mut |action| act(number, action)) {
+                return Some(Ok(0));
+            }
+        }
+    }
+    let mut read_word = |phys: u64| machine::memory_read(number, phys, 4) as u32;
+    let table = space.msix(cell.id, address, size, access.written(), &mut read_word);
+    if let Some(decision) = table {
+        return Some(match decision {
+            MsixAccess::Ignore => Ok(0),
+            MsixAccess::Checked(message) if !message_allowed(cell, message) => {
+                forbidden(cell, Violation::new(Reason::Interrupt, message.address, message.data.into()))
+            }
+            MsixAccess::Checked(_) | MsixAccess::PassThrough => Ok(through(number, address, size, access)),
+        });
+    }
+    drop(space);
+    ioapic_access(cell, address, size, access)
 }
 
-/// Port access; `None` if no device is there.
-pub fn port(_cpu: &mut Cpu, _port: u16, _size: u8, _access: Access) -> Option<Result<u64, Violation>> {
-    None
+fn through(cpu: u32, phys: u64, size: u8, access: Access) -> u64 {
+    match access {
+        Access::Read => machine::memory_read(cpu, phys, size),
+        Access::Write(value) => {
+            machine::memory_write(cpu, phys, size, value);
+            0
+        }
+    }
 }
 
-/// Once, at enable.
-pub fn init(_system: &hypervisor_abi::config::SystemConfig<'static>) -> Result<(), hypervisor_abi::hypercall::Error> {
-    Ok(())
+fn config(cpu: &mut Cpu, at: ConfigAddress, access: Access) -> Outcome {
+    let number = cpu.number;
+    let cell = cpu.cell();
+    let mut space = PCI.lock();
+    match access {
+        Access::Read => Ok(match space.read(cell.id, at) {
+            pci::Read::Value(value) => value,
+            pci::Read::PassThrough => machine::config_read(at),
+        }
+        .into()),
+        Access::Write(value) => {
+            let value = value as u32;
+            let violation = Violation::new(Reason::Pci, u64::from(at.bdf) << 16 | u64::from(at.offset), value.into());
+            match space.write(cell.id, at, value, &mut |action| act(number, action)) {
+                pci::Write::Done => {}
+                pci::Write::PassThrough => machine::config_write(at, value),
+                pci::Write::Masked { mask } => {
+                    let old = machine::config_read(at);
+                    machine::config_write(at, old & !mask | value & mask);
+                }
+                pci::Write::Checked(message) if message_allowed(cell, message) => machine::config_write(at, value),
+                pci::Write::Checked(_) | pci::Write::Deny => return forbidden(cell, violation),
+            }
+            Ok(0)
+        }
+    }
 }
 
-/// A cell was made (its memory is mapped, its CPUs do not run yet).
-pub fn cell_init(_cell: &'static crate::cell::Cell) -> Result<(), hypervisor_abi::hypercall::Error> {
-    Ok(())
+fn ioapic_access(cell: &Cell, address: u64, size: u8, access: Access) -> Option<Outcome> {
+    use ioapic::Machine;
+    let mut chips = IOAPICS.lock();
+    let Access::Write(value) = access else {
+        return Some(Ok(match chips.read(cell.id, address, size)? {
+            ioapic::Read::Value(value) => value,
+            ioapic::Read::Register(register) => Chips.read(register),
+        }
+        .into()));
+    };
+    let violation = Violation::new(Reason::Interrupt, address, value);
+    match chips.write(cell.id, address, size, value as u32)? {
+        ioapic::Write::Done => {}
+        ioapic::Write::Register { register, value } => Chips.write(register, value),
+        ioapic::Write::Checked { register, value, entry } if entry_allowed(cell, entry) => Chips.write(register, value),
+        ioapic::Write::Eoi { chip, vector } => Chips::eoi(chip, vector),
+        ioapic::Write::Checked { .. } | ioapic::Write::Deny => return Some(forbidden(cell, violation)),
+    }
+    Some(Ok(0))
 }
 
-/// A cell starts or stops: its devices are as after a reset.
-pub fn cell_reset(_cell: &'static crate::cell::Cell) {}
+fn entry_allowed(cell: &Cell, entry: ioapic::Entry) -> bool {
+    const FIXED: u8 = 0;
+    const LOWEST: u8 = 1;
+    const EXTERNAL: u8 = 7;
+    let mode = match entry.delivery_mode() {
+        FIXED | LOWEST => entry.delivery_mode(),
+        // Linux leaves the old interrupt controller connected to its boot CPU.
+        EXTERNAL if cell.is_root() => return true,
+        _ => return false,
+    };
+    let address = 0xfee0_0000 | u64::from(entry.destination()) << 12 | u64::from(entry.is_logical()) << 2;
+    targets_own(cell, address, u32::from(mode) << 8 | u32::from(entry.vector()))
+}
 
-/// A cell goes.
-pub fn cell_exit(_cell: &'static crate::cell::Cell) {}
-
-/// The hypervisor goes.
-pub fn shutdown(root: &'static crate::cell::Cell) {
-    cell_exit(root);
+/// Port access; `None` if no device is there. The value read, or 0.
+pub fn port(cpu: &mut Cpu, port: u16, size: u8, access: Access) -> Option<Outcome> {
+    if !(MODERATED_FIRST..MODERATED_FIRST + MODERATED_COUNT).contains(&port) {
+        return None;
+    }
+    let cell = cpu.cell();
+    let meaning = cell.devices.address.lock().access(port, size, access.written().map(|value| value as u32));
+    Some(Ok(match meaning {
+        PortAccess::Latched => 0,
+        PortAccess::Address(value) => value.into(),
+        PortAccess::Config(at) => return Some(config(cpu, at, access)),
+        PortAccess::Nowhere => u64::MAX,
+        PortAccess::OtherPort if cell.is_root() => match access {
+            Access::Read => machine::port_in(port, size).into(),
+            Access::Write(value) => {
+                machine::port_out(port, size, value as u32);
+                0
+            }
+        },
+        PortAccess::OtherPort => return None,
+    }))
 }
 
 /// Ports that are always moderated, whatever a configuration says.
-pub fn forbid_ports(cell: &crate::cell::Cell) {
-    cell.allow_ports(0xcf8, 8, false);
+pub fn forbid_ports(cell: &Cell) {
+    cell.allow_ports(MODERATED_FIRST, MODERATED_COUNT, false);
+}
+
+// ---- life of cells ----
+
+fn quiesce(write: Quiesce) {
+    let old = machine::config_read(write.address);
+    machine::config_write(write.address, old & !write.mask | write.value & write.mask);
+}
+
+/// Once, at enable.
+pub fn init(system: &SystemConfig<'static>) -> Result<(), Error> {
+    let header = system.header();
+    let base = header.pci_mmconfig_base.get();
+    machine::init((base != 0).then(|| Mmconfig::new(base, header.pci_mmconfig_end_bus)))
+}
+
+/// A cell gets its devices. Its CPUs do not run yet.
+pub fn cell_init(cpu: u32, cell: &'static Cell) -> Result<(), Error> {
+    forbid_ports(cell);
+    let config = cell.config();
+    for chip in config.irqchips() {
+        machine::map_chip(chip.address.get())?;
+    }
+    PCI.lock()
+        .attach_cell(cell.id, &config, &mut machine::config_read, &mut quiesce, &mut |action| act(cpu, action))
+        .map_err(|error| {
+            say!("cell \"{}\": PCI: {error:?}", config.name());
+            Error::Invalid
+        })?;
+    IOAPICS.lock().attach_cell(cell.id, &config, &mut Chips).map_err(|error| {
+        say!("cell \"{}\": interrupt controller: {error:?}", config.name());
+        Error::Invalid
+    })
+}
+
+/// A cell starts or stops: its devices are as after a reset.
+pub fn cell_reset(cpu: u32, cell: &'static Cell) {
+    *cell.devices.address.lock() = AddressPort::new();
+    PCI.lock().reset_cell(cell.id, &mut machine::config_read, &mut quiesce, &mut |action| act(cpu, action));
+    IOAPICS.lock().reset_cell(cell.id, &mut Chips);
+}
+
+/// A cell goes.
+pub fn cell_exit(cpu: u32, cell: &'static Cell) {
+    PCI.lock().detach_cell(cell.id, &mut quiesce, &mut |action| act(cpu, action));
+    IOAPICS.lock().detach_cell(cell.id, &mut Chips);
 }

@@ -195,9 +195,9 @@ fn create_from(cpu: &Cpu, bytes: &'static [u8], pages: u64, count: usize) -> Res
     };
     let suspended = RootSuspended::new(cpu);
     let cell = Cell::new(id, bytes, Some((pages, count))).inspect_err(|_| give())?;
-    if let Err(error) = furnish(cell, &config) {
+    if let Err(error) = furnish(cpu, cell, &config) {
         say!("cell \"{}\": {error}", config.name());
-        strip(cell, &config);
+        strip(cpu, cell, &config);
         cell.free();
         return Err(error);
     }
@@ -218,7 +218,7 @@ fn create_from(cpu: &Cpu, bytes: &'static [u8], pages: u64, count: usize) -> Res
 }
 
 /// Gives the cell its memory, ports and devices, and takes from root what is not shared.
-fn furnish(cell: &'static Cell, config: &CellConfig<'static>) -> Result<(), Error> {
+fn furnish(cpu: &Cpu, cell: &'static Cell, config: &CellConfig<'static>) -> Result<(), Error> {
     let root = cell::root();
     let platform = *cell::PLATFORM.lock();
     flush_cell(root);
@@ -240,15 +240,14 @@ fn furnish(cell: &'static Cell, config: &CellConfig<'static>) -> Result<(), Erro
         cell.allow_ports(platform.pm_timer, 4, true);
         root.allow_ports(platform.pm_timer, 4, true);
     }
-    devices::forbid_ports(cell);
-    devices::cell_init(cell)
+    devices::cell_init(cpu.number, cell)
 }
 
 /// Gives root back what the cell had and root's configuration names.
-fn strip(cell: &'static Cell, config: &CellConfig<'static>) {
+fn strip(cpu: &Cpu, cell: &'static Cell, config: &CellConfig<'static>) {
     let root = cell::root();
     let root_config = root.config();
-    devices::cell_exit(cell);
+    devices::cell_exit(cpu.number, cell);
     for region in config.memory() {
         if region.flags().intersects(MemoryFlags::ROOTSHARED | MemoryFlags::COMM_REGION) {
             continue;
@@ -283,7 +282,7 @@ fn halt(cpu: &Cpu, cell: &'static Cell) {
         shared.waiting.store(false, Ordering::Release);
         resume(shared);
     }
-    devices::cell_reset(cell);
+    devices::cell_reset(cpu.number, cell);
 }
 
 fn find(id: u32) -> Result<&'static Cell, Error> {
@@ -359,7 +358,7 @@ pub fn destroy(cpu: &mut Cpu, id: u32) -> Result<(), Error> {
     let root = cell::root();
     let suspended = RootSuspended::new(cpu);
     cpu.suspend(cell);
-    strip(cell, &config);
+    strip(cpu, cell, &config);
     for number in config.cpus() {
         cell.set_cpu(number, false);
         root.set_cpu(number, true);

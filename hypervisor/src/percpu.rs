@@ -38,6 +38,8 @@ pub struct Shared {
     pub apic_id: AtomicU32,
     /// Its logical APIC id (LDR), as its cell last set it.
     pub logical_id: AtomicU32,
+    /// The logical id that its APIC really answers to.
+    pub hardware_logical_id: AtomicU32,
     /// Bits 28..32 of its DFR as its cell last set them: 0xf is flat, 0 is cluster.
     pub logical_model: AtomicU32,
     /// The CPU takes part: it came in at enable.

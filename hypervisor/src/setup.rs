@@ -52,7 +52,7 @@ fn wait_for(counter: &AtomicU32, value: u32) {
 pub extern "C" fn enter(number: u32, area: &'static PerCpu, frame: &LinuxFrame, boot_tables: u64) -> i64 {
     let first = ARRIVED.fetch_add(1, Ordering::AcqRel) == 0;
     if first {
-        note(once());
+        note(once(number));
         STAGE.store(ONCE_DONE, Ordering::Release);
     }
     wait_for(&STAGE, ONCE_DONE);
@@ -116,7 +116,7 @@ fn invalid(error: impl core::fmt::Display) -> Error {
 }
 
 /// What is done once, by the first CPU.
-fn once() -> Result<(), Error> {
+fn once(number: u32) -> Result<(), Error> {
     let max_cpus = entry::max_cpus();
     if max_cpus > cell::MAX_CPUS {
         say!("{max_cpus} CPUs, at most {} are supported", cell::MAX_CPUS);
@@ -154,7 +154,7 @@ fn once() -> Result<(), Error> {
     say!("hypervisor on {} CPUs, memory {:#x} at {:#x}", entry::online_cpus(), memory.size(), memory.phys_start());
     check_cpu()?;
     apic::init()?;
-    root_cell(&system)?;
+    root_cell(number, &system)?;
     *PARKING.lock() = Some(parking()?);
     Ok(())
 }
@@ -172,7 +172,7 @@ fn check_cpu() -> Result<(), Error> {
     Ok(())
 }
 
-fn root_cell(system: &SystemConfig<'static>) -> Result<(), Error> {
+fn root_cell(number: u32, system: &SystemConfig<'static>) -> Result<(), Error> {
     let header = system.header();
     let x2apic = apic::x2apic();
     let bitmap = |rights: fn(u32, bool) -> msr::Rights| -> Result<u64, Error> {
@@ -201,7 +201,7 @@ fn root_cell(system: &SystemConfig<'static>) -> Result<(), Error> {
     }
     config.cpus().for_each(|cpu| root.set_cpu(cpu, true));
     crate::devices::init(system)?;
-    crate::devices::cell_init(root)
+    crate::devices::cell_init(number, root)
 }
 
 /// What Linux sees where the hypervisor is: its console, and otherwise an empty page. Nothing can be written.
@@ -251,6 +251,7 @@ fn this_cpu(number: u32, area: &'static PerCpu, frame: &LinuxFrame, boot_tables:
     let ldr = apic::read(apic::register::LDR);
     shared.logical_id.store(if apic::x2apic() { ldr } else { ldr >> 24 }, Ordering::Relaxed);
     let model = if apic::x2apic() { 0xf } else { apic::read(apic::register::DFR) >> 28 };
+    shared.hardware_logical_id.store(shared.logical_id.load(Ordering::Relaxed), Ordering::Relaxed);
     shared.logical_model.store(model, Ordering::Relaxed);
     shared.start_up.store(NO_VECTOR, Ordering::Relaxed);
     shared.set_cell(root);

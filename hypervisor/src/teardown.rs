@@ -22,7 +22,7 @@ pub fn disable(cpu: &mut Cpu) -> Error {
     let root = cell::root();
     let cpus = root.shared_cpus().count() as u32;
     if ARRIVED.fetch_add(1, Ordering::AcqRel) == 0 {
-        devices::shutdown(root);
+        devices::cell_exit(cpu.number, root);
         DEVICES_OFF.store(1, Ordering::Release);
     }
     while ARRIVED.load(Ordering::Acquire) < cpus || DEVICES_OFF.load(Ordering::Acquire) == 0 {

@@ -77,6 +77,23 @@ impl CellMemory {
     }
 }
 
+/// Calls `f` with every part of the cell's regions that lies at `size` bytes at guest-physical `virt`: guest-physical address,
+/// physical address, size, rights.
+pub fn overlapping(
+    config: &CellConfig<'_>, virt: u64, size: u64, mut f: impl FnMut(u64, u64, u64, MemoryFlags) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let end = virt.saturating_add(size);
+    let whole = |region: &&Memory| !region.is_subpage() && !region.flags().contains(MemoryFlags::COMM_REGION);
+    for region in config.memory().iter().filter(whole) {
+        let from = virt.max(region.virt_start());
+        let to = end.min(region.virt_start() + region.size());
+        if from < to {
+            f(from, region.phys_start() + (from - region.virt_start()), to - from, region.flags())?;
+        }
+    }
+    Ok(())
+}
+
 /// Calls `f` with every part of `region` (in physical memory) that the root cell's configuration gives to root: its
 /// guest-physical address there, physical address, size, and root's rights.
 pub fn root_parts(

@@ -53,7 +53,7 @@ pub const fn root(msr: u32, x2apic: bool) -> Rights {
         number::X2APIC_ICR if x2apic => READ,
         number::EFER => NONE,
         // System configuration and the memory map; virtualisation and its save area.
-        0xc001_0010..=0xc001_001f => READ,
+        0xc001_0010 | 0xc001_0016..=0xc001_001a | 0xc001_001d => READ,
         0xc001_0111..=0xc001_0118 => NONE,
         _ => ALL,
     }
