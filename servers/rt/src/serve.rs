@@ -82,23 +82,31 @@ impl Replies {
         Replies { free: Vec::with_capacity(limit + 1), made: 0, limit: limit + 1 }
     }
 
-    /// Replies that a former instance made, in these slots, that keep nobody.
+    /// Adds a Reply that keeps nobody.
     pub fn adopt(&mut self, reply: Cap<Reply>) {
         self.made += 1;
         self.free.push(reply);
     }
 
-    /// Counts a Reply of a former instance that keeps somebody ([`Caller::found`]).
-    pub fn adopt_kept(&mut self) {
-        self.made += 1;
-    }
-
     /// Makes Replies until `limit` is reached, of the server's own Untyped.
     pub fn fill(&mut self, slots: &mut Slots) -> Result {
+        self.fill_except(slots, |_| false)
+    }
+
+    /// The same for a new instance of a server whose table outlives it: slots for which `is_kept` holds are Replies of a former
+    /// instance whose callers are still to be answered ([`Caller::found`]). A caller in any other Reply was lost with that
+    /// instance: the Reply is made anew, which tells the caller so.
+    pub fn fill_except(&mut self, slots: &mut Slots, is_kept: impl Fn(u32) -> bool) -> Result {
         while self.made < self.limit {
             let slot = slots.take().ok_or(Error::OutOfMemory)?;
-            Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?;
             self.made += 1;
+            if is_kept(slot) {
+                continue;
+            }
+            if Start::CAP_TABLE.identify(slot)?.is_some() {
+                Start::CAP_TABLE.delete(slot)?;
+            }
+            Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?;
             self.free.push(Cap::new(slot));
         }
         Ok(())

@@ -5,7 +5,7 @@ use ipc::shadow::MAX_SLOTS;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// Requests of the client that can be under way at once.
 pub const SUBMISSIONS: usize = 256;
 /// Events that can wait for the client. When they are all taken, responses stay on the ring.
@@ -27,8 +27,8 @@ pub struct Thread {
     pub id: u64,
     /// The Reply that keeps the caller.
     pub reply: u32,
-    /// 0.
-    pub reserved: u32,
+    /// 1: the client asked to interrupt the call, and wants to know of its end.
+    pub interrupted: u32,
     /// Number of the call.
     pub number: u64,
     /// Its arguments.

@@ -49,7 +49,7 @@ pub fn serve(state: &mut State<'_>, label: u64, word: impl Fn(usize) -> u64, cha
             state.look(channel);
             Ok(())
         }
-        vfs::CANCEL => state.cancel(slot, generation, channel),
+        vfs::CANCEL => state.cancel(slot, generation, channel).map(|ended| reply.push(&[ended])),
         vfs::FORGET => state.forget(slot, generation, channel),
         vfs::ADMIT => state.admit(slot, generation, word(1) as u32),
         _ => Err(EINVAL),

@@ -8,7 +8,7 @@
 
 use crate::book::{Book, EVENTS, Event, Place, SUBMISSIONS, Submission, id, place};
 use crate::channel::Channel;
-use ipc::protocol::vfs::{EVENT_GONE, EVENT_RESET, EVENT_RETURN, EVENT_SIGNAL, EVENT_START, EVENT_WORDS};
+use ipc::protocol::vfs::{EVENT_GONE, EVENT_INTERRUPTED, EVENT_RESET, EVENT_RETURN, EVENT_SIGNAL, EVENT_START, EVENT_WORDS};
 use ipc::shadow::{self, MAX_SLOTS, REQUESTS, RESPONSES, Request, Response, request_kind, response_kind, special};
 use linux_errors::*;
 
@@ -149,7 +149,7 @@ impl<'a> State<'a> {
         }
         self.book.sequence += 1;
         let thread = &mut self.book.threads[slot as usize];
-        (thread.number, thread.args, thread.reply) = (number, args, reply);
+        (thread.number, thread.args, thread.reply, thread.interrupted) = (number, args, reply, 0);
         thread.id = id(self.book.sequence, Place::Thread(slot as usize));
         let id = thread.id;
         self.queued += 1;
@@ -173,25 +173,27 @@ impl<'a> State<'a> {
         Ok(id)
     }
 
-    /// Interrupts the call of a thread, if it is in one.
-    pub fn cancel(&mut self, slot: u32, generation: u32, channel: &mut impl Channel) -> Result<(), i64> {
+    /// Interrupts the call of a thread, if it is in one. 0: its end will be an event; else it is over, and this is one more
+    /// than its number.
+    pub fn cancel(&mut self, slot: u32, generation: u32, channel: &mut impl Channel) -> Result<u64, i64> {
         self.known(slot, generation)?;
         let thread = &mut self.book.threads[slot as usize];
-        let (call, reply, scheduling) = (thread.id, thread.reply, thread.scheduling);
+        let (call, reply, scheduling, number) = (thread.id, thread.reply, thread.scheduling, thread.number);
         if call == 0 {
-            return Ok(());
+            return Err(ESRCH);
         }
         if call > self.newest {
             // Linux has not seen it.
             thread.id = 0;
             self.queued -= 1;
             channel.answer(reply, -EINTR);
-            return Ok(());
+            return Ok(number + 1);
         }
+        thread.interrupted = 1;
         let args = [call, 0, 0, 0, 0, 0];
         let id = self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
         self.pump(Some(id), channel);
-        Ok(())
+        Ok(0)
     }
 
     /// A thread may make calls, or its scheduling changed.
@@ -398,6 +400,10 @@ impl<'a> State<'a> {
                 // First the answer, then the book: after a crash in between it is answered again, to nobody.
                 channel.answer(thread.reply, response.value);
                 thread.id = 0;
+                if thread.interrupted != 0 {
+                    let number = thread.number;
+                    self.event(EVENT_INTERRUPTED, response, number, index);
+                }
             }
             Place::Submission(of) => {
                 let entry = self.book.submissions[of];

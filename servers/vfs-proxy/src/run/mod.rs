@@ -8,7 +8,7 @@ use ipc::protocol::vfs;
 use ipc::shadow::MAX_SLOTS;
 use live::{Live, Port};
 use rt::vault::Found;
-use rt::{Answer, Caller, Cap, Irq, Message, ObjectType, Replies, Server, Start, log};
+use rt::{Answer, Caller, Cap, Irq, Message, Replies, Server, Start, log};
 use vfs_proxy::book::{Book, VERSION};
 use vfs_proxy::client;
 use vfs_proxy::state::{State, linux_errors::EIO};
@@ -17,7 +17,8 @@ use zerocopy::FromZeros;
 /// Milliseconds between heartbeats; with each the rings are looked at too, in case a doorbell was lost.
 const BEAT_MS: u64 = 80;
 /// One Reply for each thread slot, and some for callers that are answered at once.
-const REPLIES: u32 = MAX_SLOTS as u32 + 4;
+const REPLIES: usize = MAX_SLOTS + 4;
+const NO_MEMORY: &str = "the manifest gives slots and memory for all Replies";
 /// Bit of the doorbell interrupt in the notification, and of the state-change interrupt.
 const DOORBELL: u64 = 1;
 const STATE_CHANGE: u64 = 2;
@@ -26,18 +27,18 @@ const ENODEV: u64 = 19;
 
 /// The server.
 pub fn main(mut start: Start) -> ! {
-    let first_reply = start.slots.take_run(REPLIES).expect("the table has slots for all Replies");
     match Live::find(&start) {
-        Some(live) => forward(start, live, first_reply),
+        Some(live) => forward(start, live),
         None => {
             log!("there is no shadow device: forwarded calls fail");
-            let replies = fresh_replies(first_reply, |_| false);
+            let mut replies = Replies::new(0);
+            replies.fill(&mut start.slots).expect(NO_MEMORY);
             rt::serve(&mut Alone, Start::ENDPOINT, replies)
         }
     }
 }
 
-fn forward(mut start: Start, mut live: Live, first_reply: u32) -> ! {
+fn forward(mut start: Start, mut live: Live) -> ! {
     let (book, found) = match start.vault().and_then(|vault| vault.open::<Book>(VERSION)) {
         Some(kept) => {
             let found = kept.found();
@@ -57,7 +58,9 @@ fn forward(mut start: Start, mut live: Live, first_reply: u32) -> ! {
         }
         Found::Whole | Found::Torn => State::recover(book, &mut port),
     };
-    let replies = fresh_replies(first_reply, |slot| state.kept().any(|kept| kept == slot));
+    // They come in the same slots in each instance: the first ones of the table that are free.
+    let mut replies = Replies::new(REPLIES);
+    replies.fill_except(&mut start.slots, |slot| state.kept().any(|kept| kept == slot)).expect(NO_MEMORY);
     live.announce(start.info.tsc_khz);
     let beat = rt::time::milliseconds(BEAT_MS, start.info.tsc_khz);
     let interrupts = [(DOORBELL, start.irq("doorbell")), (STATE_CHANGE, start.irq("state-change"))];
@@ -65,24 +68,6 @@ fn forward(mut start: Start, mut live: Live, first_reply: u32) -> ! {
     // The first beat is due at once: it looks at what was there before the interrupts were enabled.
     let mut forwarder = Forwarder { state, live, interrupts, beat, next_beat: 0 };
     rt::serve(&mut forwarder, Start::ENDPOINT, replies)
-}
-
-/// Makes the Replies anew but those that keep a caller whose call is in the books. A caller in any other was lost with the
-/// former instance, before it did anything: deleting the Reply tells it so.
-fn fresh_replies(first: u32, is_kept: impl Fn(u32) -> bool) -> Replies {
-    let mut replies = Replies::new(REPLIES as usize);
-    for slot in first..first + REPLIES {
-        if is_kept(slot) {
-            replies.adopt_kept();
-            continue;
-        }
-        if Start::CAP_TABLE.identify(slot).is_ok_and(|held| held.is_some()) {
-            Start::CAP_TABLE.delete(slot).expect("the table is this server's own");
-        }
-        Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1).expect("the manifest gives memory for all Replies");
-        replies.adopt(Cap::new(slot));
-    }
-    replies
 }
 
 struct Forwarder {

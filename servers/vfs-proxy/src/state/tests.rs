@@ -232,20 +232,22 @@ fn a_clone_makes_the_new_slot_known() {
 fn cancel_reaches_a_call_wherever_it_is() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
-    state.cancel(3, 7, &mut world).unwrap();
+    assert!(state.cancel(3, 7, &mut world).is_err());
     assert!(world.consume().is_none());
     state.call(thread_identity(3, 7), 0, [0; 6], 9, &mut world).unwrap();
     let call = world.consume().unwrap();
-    state.cancel(3, 7, &mut world).unwrap();
+    assert_eq!(state.cancel(3, 7, &mut world), Ok(0));
     let cancel = world.consume().unwrap();
     assert_eq!((cancel.kind, cancel.args[0]), (request_kind::CANCEL, call.id));
     world.finish(&call, -EINTR);
     state.look(&mut world);
     assert_eq!(world.answers, [(9, -EINTR)]);
+    let event = state.take_event().unwrap();
+    assert_eq!((event[0], event[2] as i64, event[3]), (ipc::protocol::vfs::EVENT_INTERRUPTED, -EINTR, 0));
     // Not on the ring yet: answered here.
     world.request_head = world.request_tail.wrapping_sub(REQUESTS as u32);
     state.call(thread_identity(3, 7), 0, [0; 6], 10, &mut world).unwrap();
-    state.cancel(3, 7, &mut world).unwrap();
+    assert_eq!(state.cancel(3, 7, &mut world), Ok(1));
     assert_eq!(world.answers[1], (10, -EINTR));
 }
 
