@@ -19,6 +19,7 @@ pub const SUBMIT: u64 = 1;
 pub const COLLECT: u64 = 2;
 /// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first);
 /// right before that answer, an [`EVENT_INTERRUPTED`] event is announced. Error ESRCH: the thread is in no forwarded call.
+/// Answer: word 0 is 0, or the call's number plus 1 if it was answered at once (no event follows then).
 pub const CANCEL: u64 = 3;
 /// The thread of a slot is no more: drop its call and the client's calls for it. (EXIT, THREAD_EXIT and UNMAP submitted before
 /// are still sent, but not answered.) Words: 0 slot | generation << 32.

@@ -88,7 +88,7 @@ impl Server {
             {
                 // Back to the instruction.
                 registers.rax = number;
-                registers.rip -= 2;
+                registers.rip = registers.rip.wrapping_sub(2);
             }
             if self.enter_handler(slot, &registers, &info, cause).is_err() {
                 self.jobs.push(Job::Terminate { leader, status: linux::SIGSEGV });

@@ -99,15 +99,22 @@ impl Server {
                 if thread.interrupting {
                     return;
                 }
-                if self.machine.vfs(vfs::CANCEL, &[identity]).is_ok() {
-                    // In a forwarded call: its end is announced.
-                    if let Ok(thread) = self.thread_mut(slot) {
-                        thread.interrupting = true;
+                let generation = thread.generation;
+                match self.machine.vfs(vfs::CANCEL, &[identity]) {
+                    Ok(ended) => {
+                        // In a forwarded call: its end is announced, unless it was over at once.
+                        if let Ok(thread) = self.thread_mut(slot) {
+                            thread.interrupting = true;
+                        }
+                        if let Some(number) = ended.checked_sub(1) {
+                            self.remote_call_interrupted(slot, generation, number);
+                        }
                     }
-                } else {
-                    self.machine.thread_suspend(slot);
-                    self.deliver_in_place(slot);
-                    self.machine.thread_resume(slot);
+                    Err(_) => {
+                        self.machine.thread_suspend(slot);
+                        self.deliver_in_place(slot);
+                        self.machine.thread_resume(slot);
+                    }
                 }
             }
         }

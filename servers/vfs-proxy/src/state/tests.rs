@@ -395,7 +395,7 @@ fn a_new_instance_goes_on_where_the_old_one_died() {
     assert_eq!(world.answers, [(42, 6)]);
     assert_eq!(state.take_event().unwrap()[2], 5);
     assert_eq!((state.take_event(), world.dropped), (None, 0));
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
 }
 
 /// One step of a Linux that does what it likes, or of the programs meanwhile.
