@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::machine::Machine;
 use crate::process::bind_to_parent;
@@ -283,12 +285,27 @@ impl Drop for Vm {
 /// A directory that only we can enter, with a path short enough for a socket address.
 fn socket_directory() -> Result<PathBuf> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let parent = std::env::temp_dir();
+    remove_left_behind(&parent);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("crtos-{}-{number}", std::process::id()));
-    // A killed predecessor with our process id may have left its own.
-    let _ = fs::remove_dir_all(&path);
+    let path = parent.join(format!("{SOCKETS}{}-{number}", std::process::id()));
     fs::DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
     Ok(path)
+}
+
+const SOCKETS: &str = "crtos-x-";
+
+/// Removes the socket directories of processes that were killed.
+fn remove_left_behind(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(SOCKETS)?.split('-').next()?.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else { continue };
+        let gone = test_kill_process(pid) == Err(Errno::SRCH);
+        if gone {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 fn accept(listener: &UnixListener, qemu: &mut Child, deadline: Instant) -> Result<UnixStream> {

@@ -44,7 +44,15 @@ pub fn forward_signals(events: Sender<Event>, interactive: bool) -> Result<()> {
     }
     let mut signals = Signals::new(list)?;
     thread::spawn(move || {
+        let mut patience = 3;
         for number in signals.forever() {
+            if [SIGINT, SIGTERM, SIGQUIT].contains(&number) {
+                // Whoever asks that often does not want to wait for the machine any more.
+                patience -= 1;
+                if patience == 0 {
+                    std::process::exit(125);
+                }
+            }
             let event = if number == SIGWINCH {
                 let (rows, columns) = size();
                 Event::Resize(rows, columns)

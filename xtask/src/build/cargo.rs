@@ -1,10 +1,12 @@
 //! Calls cargo, showing its progress only where it takes long.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::run;
 use crate::tree::{Tree, say};
 
 /// The target of kernel, servers and hypervisor.
@@ -46,4 +48,28 @@ pub fn cargo(tree: &Tree, what: &str, arguments: &[&str]) -> Result<()> {
         bail!("building {what} failed:\n{}", said.trim_end());
     }
     Ok(())
+}
+
+/// The packages of this workspace that have the programs `programs`.
+pub fn packages(tree: &Tree, programs: &[String]) -> Result<Vec<String>> {
+    let mut command = Command::new("cargo");
+    command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&tree.root);
+    let metadata: serde_json::Value = serde_json::from_str(&run::text(&mut command)?)?;
+    let mut owners = HashMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        for target in package["targets"].as_array().into_iter().flatten() {
+            let is_program = target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "bin"));
+            if let (true, Some(name), Some(owner)) = (is_program, target["name"].as_str(), package["name"].as_str()) {
+                owners.insert(name.to_owned(), owner.to_owned());
+            }
+        }
+    }
+    let owner = |name: &String| {
+        let owner = owners.get(name).cloned();
+        owner.with_context(|| format!("the manifest names a program {name}, which no package of this tree builds"))
+    };
+    let mut found: Vec<String> = programs.iter().map(owner).collect::<Result<_>>()?;
+    found.sort();
+    found.dedup();
+    Ok(found)
 }

@@ -15,7 +15,7 @@ use ::tests::machine::Kernel;
 use ::tests::suite::Flavour;
 use anyhow::{Context, Result, bail};
 
-pub use cargo::{BARE_METAL, cargo};
+pub use cargo::{BARE_METAL, cargo, packages};
 
 use crate::tree::Tree;
 use crate::{run, setup};
@@ -46,7 +46,7 @@ pub fn manifest(tree: &Tree, name: &str) -> Result<PathBuf> {
 
 /// Builds the host's command line: `crtos`.
 pub fn command_line(tree: &Tree) -> Result<PathBuf> {
-    cargo(tree, "the command line", &["build", "--release", "--bin", "crtos"])?;
+    cargo(tree, "the command line", &["build", "--release", "--package", "crtos"])?;
     Ok(tree.target.join("release/crtos"))
 }
 
@@ -54,8 +54,14 @@ pub fn command_line(tree: &Tree) -> Result<PathBuf> {
 pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
     let _guard = tree.lock("image")?;
     setup::rust::target(tree)?;
-    let mut arguments = vec!["build", "--release", "--target", BARE_METAL, "--bin", "kernel", "--bin", "hypervisor"];
-    let programs = programs(manifest)?;
+    let mut programs = programs(manifest)?;
+    programs.extend(["kernel".into(), "hypervisor".into()]);
+    let packages = packages(tree, &programs)?;
+    let mut arguments = vec!["build", "--release", "--target", BARE_METAL];
+    // By package: cargo would otherwise give shared crates the features that the host's programs want.
+    for package in &packages {
+        arguments.extend(["--package", package]);
+    }
     for program in &programs {
         arguments.extend(["--bin", program]);
     }

@@ -53,7 +53,8 @@ fn in_machine(tree: &Tree, options: &MachineOptions, name: &str, argv: Vec<OsStr
     }
     let status = guest::run_as_caller(tree, &mut vm, argv, options.timeout)?;
     guest::power_off(vm)?;
-    if status != 0 {
+    // A command's messages are its own; a script's author wants to know where to look.
+    if status != 0 && name == "vm" {
         say(&format!("status {status}; logs in {}", shown(&machine.logs)));
     }
     Ok(status)

@@ -15,7 +15,7 @@ const BASE: &[(&str, &str)] = &[
     ("libc6-dev", "linking"),
     ("make", "the kernel module"),
     ("binutils", "objcopy, for the hypervisor's image"),
-    ("xz-utils", "unpacking packages"),
+    ("libelf1", "the kernel's objtool, for the kernel module"),
 ];
 
 /// Packages whose programs the demo, the suites and the benchmarks run in the machine.

@@ -89,6 +89,7 @@ pub fn prepare(
         // Without a cache for data: both machines see each other's writes. (mmap: shared writable
         // mappings work nevertheless.)
         let options = "trans=virtio,version=9p2000.L,msize=524288,cache=mmap";
+        fs::create_dir_all(work)?;
         attach(WORK_TAG, work, "9p", NONE, options)?;
     }
     Ok(())
