@@ -45,7 +45,9 @@ pub fn system(header: &ImageHeader, image: &[u8]) -> Result<System, String> {
     // The version comes first in the encoding, so it can be told even if the rest has changed.
     match postcard::take_from_bytes::<u32>(blob) {
         Ok((BLOB_VERSION, _)) => {}
-        Ok((version, _)) => return Err(format!("the blob has version {version}, this init reads version {BLOB_VERSION}")),
+        Ok((version, _)) => {
+            return Err(format!("the blob has version {version}, this init reads version {BLOB_VERSION}"));
+        }
         Err(_) => return Err("the blob is empty".to_string()),
     }
     let system: System = postcard::from_bytes(blob).map_err(|error| format!("the blob cannot be decoded: {error}"))?;
@@ -58,8 +60,11 @@ fn check(system: &System, image_size: u64) -> Result<(), String> {
         return Err(format!("{} servers; 1 to {MAX_SERVERS} are possible", system.servers.len()));
     }
     for region in &system.regions {
-        if region.size == 0 || !region.size.is_multiple_of(PAGE) || !region.physical.is_multiple_of(PAGE)
-            || region.size > MAX_BYTES || region.physical > MAX_BYTES
+        if region.size == 0
+            || !region.size.is_multiple_of(PAGE)
+            || !region.physical.is_multiple_of(PAGE)
+            || region.size > MAX_BYTES
+            || region.physical > MAX_BYTES
         {
             return Err(format!("region {}: not a range of whole pages", region.name));
         }
@@ -93,14 +98,21 @@ fn check_server(system: &System, server: &Server, image_size: u64) -> Result<(),
         let in_image = segment.offset.checked_add(segment.file_size).is_some_and(|end| end <= image_size);
         let in_window = segment.vaddr >= layout::PROGRAM
             && segment.vaddr.checked_add(segment.memory_size).is_some_and(|end| end <= layout::START_INFO);
-        if protection.is_none() || !in_image || !in_window || !segment.offset.is_multiple_of(PAGE) || !segment.vaddr.is_multiple_of(PAGE)
-            || segment.memory_size == 0 || !segment.memory_size.is_multiple_of(PAGE) || segment.file_size > segment.memory_size
+        if protection.is_none()
+            || !in_image
+            || !in_window
+            || !segment.offset.is_multiple_of(PAGE)
+            || !segment.vaddr.is_multiple_of(PAGE)
+            || segment.memory_size == 0
+            || !segment.memory_size.is_multiple_of(PAGE)
+            || segment.file_size > segment.memory_size
         {
             return Err(format!("the program piece at {:#x} is malformed", segment.vaddr));
         }
     }
     for grant in &server.grants {
-        check_grant(system, server, &grant.what, grant.slot).map_err(|reason| format!("grant {}: {reason}", grant.name))?;
+        check_grant(system, server, &grant.what, grant.slot)
+            .map_err(|reason| format!("grant {}: {reason}", grant.name))?;
     }
     Ok(())
 }
@@ -110,12 +122,15 @@ fn check_grant(system: &System, server: &Server, what: &GrantKind, slot: u32) ->
         true => Ok(()),
         false => Err(format!("there is no {kind} {index}")),
     };
-    let free_slot = matches!(what, GrantKind::Console { .. }) || (slots::FIRST_GRANT..slots::FIRST_FREE).contains(&slot);
+    let free_slot =
+        matches!(what, GrantKind::Console { .. }) || (slots::FIRST_GRANT..slots::FIRST_FREE).contains(&slot);
     if !free_slot || slot >= server.cap_slots {
         return Err(format!("slot {slot} is not for grants"));
     }
     match what {
-        GrantKind::Call { server, .. } | GrantKind::SignalServer { server, .. } => known(*server, system.servers.len(), "server"),
+        GrantKind::Call { server, .. } | GrantKind::SignalServer { server, .. } => {
+            known(*server, system.servers.len(), "server")
+        }
         GrantKind::Notification { index, .. } => known(*index, system.notifications.len(), "notification"),
         GrantKind::Irq { device, vector, .. } => {
             known(*device, system.devices.len(), "device")?;
@@ -131,8 +146,14 @@ fn check_grant(system: &System, server: &Server, what: &GrantKind, slot: u32) ->
             let region = &system.regions[*region as usize];
             let inside = offset.checked_add(*size).is_some_and(|end| end <= region.size);
             let legal = Protection::from_bits(*protection).is_some_and(|p| p.is_legal());
-            let placed = *vaddr == 0 || (*vaddr >= layout::GRANTS && vaddr.checked_add(*size).is_some_and(|end| end <= MAX_BYTES * 2));
-            if *size == 0 || !inside || !legal || !placed || [*offset, *size, *vaddr].iter().any(|n| !n.is_multiple_of(PAGE)) {
+            let placed = *vaddr == 0
+                || (*vaddr >= layout::GRANTS && vaddr.checked_add(*size).is_some_and(|end| end <= MAX_BYTES * 2));
+            if *size == 0
+                || !inside
+                || !legal
+                || !placed
+                || [*offset, *size, *vaddr].iter().any(|n| !n.is_multiple_of(PAGE))
+            {
                 return Err("not a range of whole pages of the region with a legal protection".to_string());
             }
             Ok(())
@@ -150,7 +171,13 @@ pub(crate) mod tests {
         Server {
             name: name.to_string(),
             entry: layout::PROGRAM,
-            segments: vec![Segment { vaddr: layout::PROGRAM, offset: 0x2000, file_size: 0x800, memory_size: 0x1000, protection: 5 }],
+            segments: vec![Segment {
+                vaddr: layout::PROGRAM,
+                offset: 0x2000,
+                file_size: 0x800,
+                memory_size: 0x1000,
+                protection: 5,
+            }],
             priority: 1,
             budget_us: 0,
             period_us: 0,
@@ -247,7 +274,14 @@ pub(crate) mod tests {
 
     #[test]
     fn grants_stay_within_what_exists() {
-        let memory = |offset, size, vaddr, protection| GrantKind::Memory { region: 0, offset, size, vaddr, protection, executable: false };
+        let memory = |offset, size, vaddr, protection| GrantKind::Memory {
+            region: 0,
+            offset,
+            size,
+            vaddr,
+            protection,
+            executable: false,
+        };
         granted(memory(0x1000, 0x3000, layout::GRANTS, 3)).unwrap();
         granted(memory(0, 0x4000, 0, 1)).unwrap();
         for what in [

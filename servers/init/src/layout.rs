@@ -61,7 +61,10 @@ pub fn fixed_pieces(system: &System, devices: impl IntoIterator<Item = Piece>) -
     pieces.dedup();
     for pair in pieces.windows(2) {
         if pair[0].physical + pair[0].size > pair[1].physical {
-            return Err(format!("memory at {:#x} and at {:#x} overlaps in part: grants share all of a piece or nothing", pair[0].physical, pair[1].physical));
+            return Err(format!(
+                "memory at {:#x} and at {:#x} overlaps in part: grants share all of a piece or nothing",
+                pair[0].physical, pair[1].physical
+            ));
         }
     }
     Ok(pieces)
@@ -87,7 +90,14 @@ mod tests {
             .map(|(offset, size)| Grant {
                 name: String::new(),
                 slot: 16,
-                what: GrantKind::Memory { region: 0, offset: *offset, size: *size, vaddr: layout::GRANTS, protection: 1, executable: false },
+                what: GrantKind::Memory {
+                    region: 0,
+                    offset: *offset,
+                    size: *size,
+                    vaddr: layout::GRANTS,
+                    protection: 1,
+                    executable: false,
+                },
             })
             .collect();
         System {

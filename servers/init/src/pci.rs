@@ -49,7 +49,13 @@ pub fn present(config: &mut impl ConfigSpace, device: &Device) -> Result<bool, S
     match id {
         u32::MAX | 0 => Ok(false),
         id if id == wanted => Ok(true),
-        id => Err(format!("{:04x}:{:04x} is there instead of {:04x}:{:04x}", id & 0xffff, id >> 16, device.vendor, device.device)),
+        id => Err(format!(
+            "{:04x}:{:04x} is there instead of {:04x}:{:04x}",
+            id & 0xffff,
+            id >> 16,
+            device.vendor,
+            device.device
+        )),
     }
 }
 
@@ -72,7 +78,11 @@ pub fn place(config: &mut impl ConfigSpace, device: &Device) -> Result<Option<Ms
     }
     let table = config.read(bdf, capability + 4);
     let (bar, offset) = ((table & 7) as u8, u64::from(table & !7));
-    let (_, base) = device.bars.iter().find(|(index, _)| *index == bar).ok_or_else(|| format!("its MSI-X table is in BAR {bar}, that is not placed"))?;
+    let (_, base) = device
+        .bars
+        .iter()
+        .find(|(index, _)| *index == bar)
+        .ok_or_else(|| format!("its MSI-X table is in BAR {bar}, that is not placed"))?;
     Ok(Some(MsixTable { physical: base + offset, entries, capability }))
 }
 
@@ -176,7 +186,14 @@ mod tests {
     }
 
     fn device() -> Device {
-        Device { name: "shadow".into(), bdf: 0x70, vendor: 0x110a, device: 0x4106, bars: vec![(0, 0xf000_0000), (1, 0xf000_1000)], msix_vectors: 2 }
+        Device {
+            name: "shadow".into(),
+            bdf: 0x70,
+            vendor: 0x110a,
+            device: 0x4106,
+            bars: vec![(0, 0xf000_0000), (1, 0xf000_1000)],
+            msix_vectors: 2,
+        }
     }
 
     #[test]
@@ -210,8 +227,14 @@ mod tests {
     fn too_few_vectors_and_odd_bars_are_errors() {
         let mut config = Function::new();
         assert!(place(&mut config, &Device { msix_vectors: 3, ..device() }).is_err());
-        assert!(place(&mut config, &Device { bars: vec![(0, 0xf000_0000)], ..device() }).unwrap_err().contains("BAR 1"));
-        assert!(place(&mut config, &Device { bars: vec![(2, 0xf000_0000)], ..device() }).unwrap_err().contains("did not take"));
+        assert!(
+            place(&mut config, &Device { bars: vec![(0, 0xf000_0000)], ..device() }).unwrap_err().contains("BAR 1")
+        );
+        assert!(
+            place(&mut config, &Device { bars: vec![(2, 0xf000_0000)], ..device() })
+                .unwrap_err()
+                .contains("did not take")
+        );
         config.words[4] = 1;
         assert!(place(&mut config, &device()).unwrap_err().contains("memory BAR"));
     }

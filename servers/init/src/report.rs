@@ -23,7 +23,9 @@ pub fn words(fault: &Fault) -> String {
         0 => format!("divided by zero at {rip:#x}"),
         1 | 3 => format!("stopped at a breakpoint at {rip:#x}"),
         6 => format!("executed an invalid instruction at {rip:#x} (a panic ends so)"),
-        13 => format!("did something that user mode may not do at {rip:#x} (general protection, code {:#x})", fault.code),
+        13 => {
+            format!("did something that user mode may not do at {rip:#x} (general protection, code {:#x})", fault.code)
+        }
         14 => page_fault(fault),
         vector => format!("raised exception {vector} (code {:#x}) at {rip:#x}", fault.code),
     }

@@ -158,10 +158,13 @@ pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Rep
             }
             None => match replies.free.pop() {
                 Some(reply) => (Some(reply), event(endpoint.receive(Some(reply), deadline))),
-                None => (None, match Start::NOTIFICATION.wait(deadline) {
-                    Ok(bits) => Event::Signal(bits),
-                    Err(error) => event(Err(error)),
-                }),
+                None => (
+                    None,
+                    match Start::NOTIFICATION.wait(deadline) {
+                        Ok(bits) => Event::Signal(bits),
+                        Err(error) => event(Err(error)),
+                    },
+                ),
             },
         };
         match (received, reply) {

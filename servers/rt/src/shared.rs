@@ -101,7 +101,13 @@ impl Mapping {
             return false;
         }
         // SAFETY: both ranges are valid for so many bytes; `move_bytes` bears concurrent change.
-        unsafe { move_bytes(core::ptr::with_exposed_provenance(self.start + offset), destination.as_mut_ptr(), destination.len()) };
+        unsafe {
+            move_bytes(
+                core::ptr::with_exposed_provenance(self.start + offset),
+                destination.as_mut_ptr(),
+                destination.len(),
+            )
+        };
         true
     }
 
@@ -111,7 +117,9 @@ impl Mapping {
             return false;
         }
         // SAFETY: as above.
-        unsafe { move_bytes(source.as_ptr(), core::ptr::with_exposed_provenance_mut(self.start + offset), source.len()) };
+        unsafe {
+            move_bytes(source.as_ptr(), core::ptr::with_exposed_provenance_mut(self.start + offset), source.len())
+        };
         true
     }
 
@@ -135,7 +143,9 @@ impl Mapping {
         }
         let start: *mut u8 = core::ptr::with_exposed_provenance_mut(self.start + offset);
         // SAFETY: in range; the instruction writes exactly so many bytes and bears concurrent change.
-        unsafe { core::arch::asm!("rep stosb", inout("rdi") start => _, inout("rcx") bytes => _, in("al") value, options(nostack)) };
+        unsafe {
+            core::arch::asm!("rep stosb", inout("rdi") start => _, inout("rcx") bytes => _, in("al") value, options(nostack))
+        };
         true
     }
 
@@ -222,7 +232,9 @@ impl Device {
         let value: u32;
         let register = self.register(offset);
         // SAFETY: the register is mapped; reading it changes no memory of ours.
-        unsafe { core::arch::asm!("mov {value:e}, [{register}]", register = in(reg) register, value = out(reg) value, options(nostack)) };
+        unsafe {
+            core::arch::asm!("mov {value:e}, [{register}]", register = in(reg) register, value = out(reg) value, options(nostack))
+        };
         value
     }
 
@@ -230,7 +242,9 @@ impl Device {
     pub fn write(&self, offset: usize, value: u32) {
         let register = self.register(offset);
         // SAFETY: the register is mapped. What the device then does is what the manifest grants this server.
-        unsafe { core::arch::asm!("mov [{register}], {value:e}", register = in(reg) register, value = in(reg) value, options(nostack)) };
+        unsafe {
+            core::arch::asm!("mov [{register}], {value:e}", register = in(reg) register, value = in(reg) value, options(nostack))
+        };
     }
 }
 

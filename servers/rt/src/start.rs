@@ -3,7 +3,8 @@
 
 use crate::allocator::HEAP;
 use crate::calls::{
-    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Notification, Object, SchedContext, Thread, Untyped,
+    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Notification, Object, SchedContext, Thread,
+    Untyped,
 };
 use crate::shared::Mapping;
 use crate::slots::Slots;
@@ -179,7 +180,7 @@ macro_rules! bare_entry {
             #[unsafe(naked)]
             #[unsafe(link_section = ".text._start")]
             extern "C" fn _start() -> ! {
-                core::arch::naked_asm!("xor ebp, ebp", "and rsp, -16", "call {run}", "ud2", run = sym run)
+        core::arch::naked_asm!("xor ebp, ebp", "and rsp, -16", "call {run}", "ud2", run = sym run)
             }
         };
 

@@ -8,7 +8,9 @@
 
 use crate::book::{Book, EVENTS, Event, Place, SUBMISSIONS, Submission, id, place};
 use crate::channel::Channel;
-use ipc::protocol::vfs::{EVENT_GONE, EVENT_INTERRUPTED, EVENT_RESET, EVENT_RETURN, EVENT_SIGNAL, EVENT_START, EVENT_WORDS};
+use ipc::protocol::vfs::{
+    EVENT_GONE, EVENT_INTERRUPTED, EVENT_RESET, EVENT_RETURN, EVENT_SIGNAL, EVENT_START, EVENT_WORDS,
+};
 use ipc::shadow::{self, MAX_SLOTS, REQUESTS, RESPONSES, Request, Response, request_kind, response_kind, special};
 use linux_errors::*;
 
@@ -97,7 +99,7 @@ impl<'a> State<'a> {
         if waiting != 0 && waiting as usize <= EVENTS {
             let last = state.book.events[event_index(state.book.event_tail.wrapping_sub(1))];
             if last.source == source(head) {
-                state.end_submission(last.words[7]);
+                state.end(last.words[7]);
                 channel.set_response_head(head.wrapping_add(1));
             }
         } else if waiting != 0 {
@@ -130,7 +132,14 @@ impl<'a> State<'a> {
     // ---- calls of applications
 
     /// A thread's system call. An error number is answered at once; `Ok`: the Reply is kept until the result comes.
-    pub fn call(&mut self, identity: u64, number: u64, args: [u64; 6], reply: u32, channel: &mut impl Channel) -> Result<(), i64> {
+    pub fn call(
+        &mut self,
+        identity: u64,
+        number: u64,
+        args: [u64; 6],
+        reply: u32,
+        channel: &mut impl Channel,
+    ) -> Result<(), i64> {
         if number > LAST_FOREIGN_NUMBER {
             return Err(ENOSYS);
         }
@@ -138,7 +147,11 @@ impl<'a> State<'a> {
             return Err(EIO);
         }
         let (slot, generation) = shadow::identity_parts(identity);
-        let thread = self.book.threads.get_mut(slot as usize).filter(|thread| thread.admitted != 0 && thread.generation == generation);
+        let thread = self
+            .book
+            .threads
+            .get_mut(slot as usize)
+            .filter(|thread| thread.admitted != 0 && thread.generation == generation);
         let thread = thread.ok_or(EIO)?;
         if thread.id != 0 {
             // It cannot call while it waits: its former call was cancelled by the kernel. That one's answer will be dropped.
@@ -161,7 +174,10 @@ impl<'a> State<'a> {
 
     /// A request of the client: its id.
     pub fn submit(&mut self, wish: &Wish, channel: &mut impl Channel) -> Result<u64, i64> {
-        if !matches!(wish.kind, request_kind::CALL | request_kind::EXIT | request_kind::THREAD_EXIT | request_kind::UNMAP) {
+        if !matches!(
+            wish.kind,
+            request_kind::CALL | request_kind::EXIT | request_kind::THREAD_EXIT | request_kind::UNMAP
+        ) {
             return Err(EINVAL);
         }
         if !self.attached() {
@@ -191,7 +207,8 @@ impl<'a> State<'a> {
         }
         thread.interrupted = 1;
         let args = [call, 0, 0, 0, 0, 0];
-        let id = self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
+        let id =
+            self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
         self.pump(Some(id), channel);
         Ok(0)
     }
@@ -243,7 +260,8 @@ impl<'a> State<'a> {
         let id = id(self.book.sequence, Place::Submission(index));
         let Wish { kind, slot, generation, scheduling, number, args, cookie } = *wish;
         let entry = &mut self.book.submissions[index];
-        *entry = Submission { id: 0, kind, forgotten: 0, slot, generation, scheduling, reserved: 0, number, args, cookie };
+        *entry =
+            Submission { id: 0, kind, forgotten: 0, slot, generation, scheduling, reserved: 0, number, args, cookie };
         entry.id = id;
         self.queued += 1;
         Ok(id)
@@ -399,11 +417,11 @@ impl<'a> State<'a> {
                 }
                 // First the answer, then the book: after a crash in between it is answered again, to nobody.
                 channel.answer(thread.reply, response.value);
-                thread.id = 0;
                 if thread.interrupted != 0 {
                     let number = thread.number;
                     self.event(EVENT_INTERRUPTED, response, number, index);
                 }
+                self.book.threads[slot].id = 0;
             }
             Place::Submission(of) => {
                 let entry = self.book.submissions[of];
@@ -411,7 +429,11 @@ impl<'a> State<'a> {
                     return false;
                 }
                 let mut response = *response;
-                if entry.kind == request_kind::CALL && entry.number == special::CLONE && response.value > 0 && !self.introduce(&response) {
+                if entry.kind == request_kind::CALL
+                    && entry.number == special::CLONE
+                    && response.value > 0
+                    && !self.introduce(&response)
+                {
                     response.value = -EIO;
                 }
                 if entry.forgotten == 0 {
@@ -434,12 +456,14 @@ impl<'a> State<'a> {
         }
     }
 
-    fn end_submission(&mut self, id: u64) {
-        if let Place::Submission(index) = place(id)
-            && id != 0
-            && self.book.submissions[index].id == id
-        {
-            self.book.submissions[index].id = 0;
+    /// Takes what was answered out of the book.
+    fn end(&mut self, id: u64) {
+        let entry = match place(id) {
+            Place::Thread(slot) => &mut self.book.threads[slot].id,
+            Place::Submission(index) => &mut self.book.submissions[index].id,
+        };
+        if *entry == id {
+            *entry = 0;
         }
     }
 

@@ -30,7 +30,9 @@ impl ConfigSpace for Ports {
 
     fn write(&mut self, bdf: u16, offset: u8, value: u32) {
         // Whoever writes reads back what matters.
-        let _ = PORTS.write(ADDRESS_PORT, Width::Long, pci::address(bdf, offset)).and_then(|()| PORTS.write(DATA_PORT, Width::Long, value));
+        let _ = PORTS
+            .write(ADDRESS_PORT, Width::Long, pci::address(bdf, offset))
+            .and_then(|()| PORTS.write(DATA_PORT, Width::Long, value));
     }
 }
 
@@ -51,7 +53,11 @@ pub fn place(system: &System) -> Result<Vec<Option<Function>>, String> {
         let table = pci::place(&mut Ports, device)?;
         Ok(Some(Function { table, interrupts: Vec::new() }))
     };
-    system.devices.iter().map(|device| place(device).map_err(|reason| format!("device {}: {reason}", device.name))).collect()
+    system
+        .devices
+        .iter()
+        .map(|device| place(device).map_err(|reason| format!("device {}: {reason}", device.name)))
+        .collect()
 }
 
 /// The registers that init itself must reach: the MSI-X tables.
@@ -74,7 +80,12 @@ pub fn enable(system: &System, functions: &mut [Option<Function>], memory: &mut 
     Ok(())
 }
 
-fn enable_one(device: &Device, table: &MsixTable, interrupts: &mut Vec<Cap<Irq>>, memory: &mut Memory) -> Result<(), String> {
+fn enable_one(
+    device: &Device,
+    table: &MsixTable,
+    interrupts: &mut Vec<Cap<Irq>>,
+    memory: &mut Memory,
+) -> Result<(), String> {
     let mut entries = Vec::new();
     for _ in 0..device.msix_vectors {
         let slot = memory.slot()?;

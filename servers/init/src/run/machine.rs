@@ -73,5 +73,15 @@ pub fn boot() -> Result<Machine, String> {
     let notifications = system.notifications.iter().map(|_| memory.make(0)).collect::<Result<_, _>>()?;
     let endpoint = memory.make(0)?;
     log!("system {:?}: {} servers, {} KiB of memory left", system.name, system.servers.len(), memory.free() >> 10);
-    Ok(Machine { system, image, image_page, memory, regions, notifications, functions, endpoint, tsc_khz: info.tsc_khz })
+    Ok(Machine {
+        system,
+        image,
+        image_page,
+        memory,
+        regions,
+        notifications,
+        functions,
+        endpoint,
+        tsc_khz: info.tsc_khz,
+    })
 }

@@ -50,7 +50,9 @@ impl Memory {
 
     /// Bytes of private RAM that are left.
     pub fn free(&self) -> u64 {
-        let left = |untyped: &Cap<Untyped>| untyped.info().ok().filter(|info| info.kind == 0).map_or(0, |info| info.bytes - info.used);
+        let left = |untyped: &Cap<Untyped>| {
+            untyped.info().ok().filter(|info| info.kind == 0).map_or(0, |info| info.bytes - info.used)
+        };
         self.untyped.iter().map(left).sum()
     }
 
@@ -73,10 +75,13 @@ impl Memory {
             let info = untyped.info().ok().filter(|info| info.kind == wanted)?;
             Some((*untyped, padding(info.physical, info.bytes, info.used, piece)?))
         });
-        let (untyped, skip) = found.ok_or_else(|| format!("the cell has no memory of its kind at {:#x}", piece.physical))?;
+        let (untyped, skip) =
+            found.ok_or_else(|| format!("the cell has no memory of its kind at {:#x}", piece.physical))?;
         if skip != 0 {
             let slot = self.slot()?;
-            untyped.retype(ObjectType::Frame, skip, slot, 1).say(format!("skipping {skip:#x} bytes before {:#x}", piece.physical))?;
+            untyped
+                .retype(ObjectType::Frame, skip, slot, 1)
+                .say(format!("skipping {skip:#x} bytes before {:#x}", piece.physical))?;
         }
         let slot = self.slot()?;
         untyped.make(piece.size, slot).say(format!("the frame at {:#x}", piece.physical))

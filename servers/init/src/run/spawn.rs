@@ -13,8 +13,8 @@ use ipc::message::Registers;
 use ipc::slots::{self, layout};
 use rt::calls::time::Policy;
 use rt::{
-    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Notification, ObjectType, Protection, Rights, SchedContext, Start, Thread,
-    Untyped,
+    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Notification, ObjectType, Protection, Rights,
+    SchedContext, Start, Thread, Untyped,
 };
 
 const PAGE: u64 = 4096;
@@ -123,14 +123,24 @@ impl Place {
 }
 
 /// Makes an instance, ready to run. `id` is what its faults are reported under.
-pub fn build(machine: &mut Machine, places: &mut [Place], index: usize, generation: u64, id: u64) -> Result<(), String> {
+pub fn build(
+    machine: &mut Machine,
+    places: &mut [Place],
+    index: usize,
+    generation: u64,
+    id: u64,
+) -> Result<(), String> {
     let server = &machine.system.servers[index];
     furnish(server, &mut places[index])?;
     let mut granted = Vec::new();
     let place = &places[index];
-    place.instance.retype(ObjectType::AddressSpace, page_tables(server), place.space.slot(), 1).say("its address space")?;
+    place
+        .instance
+        .retype(ObjectType::AddressSpace, page_tables(server), place.space.slot(), 1)
+        .say("its address space")?;
     for (number, segment) in server.segments.iter().enumerate() {
-        load(machine, place, number as u32, segment).map_err(|reason| format!("program at {:#x}: {reason}", segment.vaddr))?;
+        load(machine, place, number as u32, segment)
+            .map_err(|reason| format!("program at {:#x}: {reason}", segment.vaddr))?;
     }
     let data = Protection::READ | Protection::WRITE;
     fresh(place, place.stack, layout::STACK_TOP - server.stack, server.stack, data).say("its stack")?;
@@ -162,7 +172,10 @@ fn furnish(server: &Server, place: &mut Place) -> Result<(), String> {
     if place.furnished {
         return Ok(());
     }
-    place.lasting.retype(ObjectType::CapTable, server.cap_slots.into(), place.table.slot(), 1).say("its capability table")?;
+    place
+        .lasting
+        .retype(ObjectType::CapTable, server.cap_slots.into(), place.table.slot(), 1)
+        .say("its capability table")?;
     let table = place.table;
     table.copy(slots::CAP_TABLE, place.table, Rights::all(), 0).say("its own table")?;
     table.copy(slots::ENDPOINT, place.endpoint, Rights::READ | Rights::WRITE, 0).say("its endpoint")?;
@@ -215,7 +228,9 @@ fn thread(machine: &Machine, server: &Server, place: &Place, id: u64) -> Result<
     place.instance.retype(ObjectType::Thread, 0, place.thread.slot(), 1).say("its thread")?;
     place.instance.retype(ObjectType::SchedContext, 0, place.time.slot(), 1).say("its time")?;
     let thread = place.thread;
-    thread.configure(place.space, Some(place.table), Some(machine.endpoint), Some((place.buffer, 0)), id).say("configuring its thread")?;
+    thread
+        .configure(place.space, Some(place.table), Some(machine.endpoint), Some((place.buffer, 0)), id)
+        .say("configuring its thread")?;
     let registers = Registers { rip: server.entry, rsp: layout::STACK_TOP, rflags: USER_FLAGS, ..Registers::default() };
     thread.write_registers(&registers).say("its registers")?;
     thread.bind_notification(Some(place.notification)).say("binding its notification")?;
@@ -262,28 +277,44 @@ fn give(machine: &mut Machine, places: &[Place], index: usize, grant: &Grant) ->
     match &grant.what {
         GrantKind::Call { server, badge, grant: may_grant } if missing => {
             let rights = if *may_grant { Rights::WRITE | Rights::GRANT } else { Rights::WRITE };
-            place.table.copy(grant.slot, places[*server as usize].endpoint, rights, *badge).say("copying the endpoint")?;
+            place
+                .table
+                .copy(grant.slot, places[*server as usize].endpoint, rights, *badge)
+                .say("copying the endpoint")?;
         }
         GrantKind::Notification { index, bits } if missing => {
             let rights = if *bits == 0 { Rights::READ } else { Rights::WRITE };
-            place.table.copy(grant.slot, machine.notifications[*index as usize], rights, *bits).say("copying the notification")?;
+            place
+                .table
+                .copy(grant.slot, machine.notifications[*index as usize], rights, *bits)
+                .say("copying the notification")?;
         }
         GrantKind::SignalServer { server, bits } if missing => {
-            place.table.copy(grant.slot, places[*server as usize].notification, Rights::WRITE, *bits).say("copying the notification")?;
+            place
+                .table
+                .copy(grant.slot, places[*server as usize].notification, Rights::WRITE, *bits)
+                .say("copying the notification")?;
         }
         GrantKind::Console { halt } if missing => {
             let rights = if *halt { Rights::WRITE | Rights::CONTROL } else { Rights::WRITE };
-            place.table.copy(slots::CONSOLE, Cap::<Console>::new(slots::CONSOLE), rights, 0).say("copying the console")?;
+            place
+                .table
+                .copy(slots::CONSOLE, Cap::<Console>::new(slots::CONSOLE), rights, 0)
+                .say("copying the console")?;
         }
         GrantKind::Ports { first, count } if missing => {
             let slot = machine.memory.slot()?;
-            let ports = Cap::<IoPort>::new(slots::boot::IO_PORT).derive(*first, *count, slot).say("deriving the ports")?;
+            let ports =
+                Cap::<IoPort>::new(slots::boot::IO_PORT).derive(*first, *count, slot).say("deriving the ports")?;
             place.table.take(grant.slot, ports).say("moving the ports")?;
             machine.memory.slots.give(slot);
         }
         GrantKind::Irq { device, vector, .. } if missing => {
             if let Some(interrupt) = interrupt(machine, *device, *vector) {
-                place.table.copy(grant.slot, interrupt, Rights::READ | Rights::WRITE, 0).say("copying the interrupt")?;
+                place
+                    .table
+                    .copy(grant.slot, interrupt, Rights::READ | Rights::WRITE, 0)
+                    .say("copying the interrupt")?;
             }
         }
         GrantKind::Memory { .. } => give_memory(machine, place, grant, missing, &mut granted)?,
@@ -292,7 +323,13 @@ fn give(machine: &mut Machine, places: &[Place], index: usize, grant: &Grant) ->
     Ok(granted)
 }
 
-fn give_memory(machine: &Machine, place: &Place, grant: &Grant, missing: bool, granted: &mut Granted) -> Result<(), String> {
+fn give_memory(
+    machine: &Machine,
+    place: &Place,
+    grant: &Grant,
+    missing: bool,
+    granted: &mut Granted,
+) -> Result<(), String> {
     let GrantKind::Memory { region, offset, size, vaddr, protection, executable } = grant.what else { return Ok(()) };
     let system = &machine.system;
     let described = &system.regions[region as usize];

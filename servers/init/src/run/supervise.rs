@@ -1,8 +1,8 @@
 //! Starts the servers in order, then hears of their faults: reports, takes back, restarts by policy.
 
+use super::fail;
 use super::machine::Machine;
 use super::spawn::{self, Place};
-use super::fail;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -76,7 +76,9 @@ impl Supervisor {
         let state = &mut self.states[index];
         state.alive = false;
         match state.history.died(&server.restart, rt::time::now(), self.machine.tsc_khz) {
-            Verdict::Escalate => fail(&format!("server {} died, and the manifest says that nothing goes on without it", server.name)),
+            Verdict::Escalate => {
+                fail(&format!("server {} died, and the manifest says that nothing goes on without it", server.name))
+            }
             Verdict::StayDead => {
                 log!("server {} stays dead", server.name);
                 self.places[index].bury()
@@ -85,16 +87,26 @@ impl Supervisor {
                 state.generation += 1;
                 self.places[index].clear()?;
                 self.build(index)?;
-                log!("server {} restarted, generation {}", self.machine.system.servers[index].name, self.states[index].generation);
+                log!(
+                    "server {} restarted, generation {}",
+                    self.machine.system.servers[index].name,
+                    self.states[index].generation
+                );
                 self.places[index].run()
             }
         }
     }
 
     fn report(&self, index: usize, message: &Message) {
-        let fault = Fault { vector: message.word(0), code: message.word(1), address: message.word(2), rip: message.word(3) };
+        let fault =
+            Fault { vector: message.word(0), code: message.word(1), address: message.word(2), rip: message.word(3) };
         let server = &self.machine.system.servers[index];
-        log!("server {} (generation {}) crashed: it {}", server.name, self.states[index].generation, report::words(&fault));
+        log!(
+            "server {} (generation {}) crashed: it {}",
+            server.name,
+            self.states[index].generation,
+            report::words(&fault)
+        );
         if let Ok(r) = self.places[index].thread().read_registers() {
             log!("  rax {:016x} rbx {:016x} rcx {:016x} rdx {:016x}", r.rax, r.rbx, r.rcx, r.rdx);
             log!("  rsi {:016x} rdi {:016x} rbp {:016x} rsp {:016x}", r.rsi, r.rdi, r.rbp, r.rsp);

@@ -33,7 +33,9 @@ pub fn fill(frame: Cap<Frame>, bytes: &[u8]) -> Result<(), String> {
 
 /// Looks at one page of device registers.
 pub fn with_device<T>(frame: Cap<Frame>, page: u64, look: impl FnOnce(Device) -> T) -> Result<T, String> {
-    SPACE.map(frame, page, DEVICE, 1, Protection::READ | Protection::WRITE | Protection::UNCACHED).say("mapping device registers")?;
+    SPACE
+        .map(frame, page, DEVICE, 1, Protection::READ | Protection::WRITE | Protection::UNCACHED)
+        .say("mapping device registers")?;
     // SAFETY: as in `fill`; `look` cannot keep the registers beyond the call but as a value that it has no use for.
     let result = look(unsafe { Mapping::new(DEVICE as usize, 4096) }.device());
     SPACE.unmap(DEVICE, 1).say("unmapping device registers")?;

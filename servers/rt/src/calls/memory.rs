@@ -18,7 +18,10 @@ impl Cap<AddressSpace> {
     /// Maps `pages` pages of the frame from `first_page` on.
     pub fn map(self, frame: Cap<Frame>, first_page: u64, address: u64, pages: u64, protection: Protection) -> Result {
         steps(pages, |done, count| {
-            self.partial(Call::Map, [frame.slot.into(), first_page + done, address + done * 4096, count, protection.bits().into()])
+            self.partial(
+                Call::Map,
+                [frame.slot.into(), first_page + done, address + done * 4096, count, protection.bits().into()],
+            )
         })
     }
 
@@ -29,7 +32,9 @@ impl Cap<AddressSpace> {
 
     /// Changes the protection of what is mapped in the range.
     pub fn protect(self, address: u64, pages: u64, protection: Protection) -> Result {
-        steps(pages, |done, count| self.partial(Call::Protect, [address + done * 4096, count, protection.bits().into()]))
+        steps(pages, |done, count| {
+            self.partial(Call::Protect, [address + done * 4096, count, protection.bits().into()])
+        })
     }
 
     /// One step: the pages done, whether that was all or not.

@@ -61,7 +61,14 @@ pub(crate) fn outgoing(words: &[u64]) -> [u64; REGISTER_WORDS] {
     registers
 }
 
-fn exchange<T>(call: Call, cap: Cap<T>, second: u32, deadline: Option<u64>, tag: Tag, words: [u64; REGISTER_WORDS]) -> Result<Message> {
+fn exchange<T>(
+    call: Call,
+    cap: Cap<T>,
+    second: u32,
+    deadline: Option<u64>,
+    tag: Tag,
+    words: [u64; REGISTER_WORDS],
+) -> Result<Message> {
     let flags = deadline.map_or(0, |tsc| {
         buffer::set_deadline(tsc);
         Request::DEADLINE
@@ -109,7 +116,13 @@ impl Cap<Endpoint> {
     }
 
     /// Answers the caller kept in the Reply, then receives into it.
-    pub(crate) fn reply_receive(self, reply: Cap<Reply>, deadline: Option<u64>, tag: Tag, words: [u64; REGISTER_WORDS]) -> Result<Message> {
+    pub(crate) fn reply_receive(
+        self,
+        reply: Cap<Reply>,
+        deadline: Option<u64>,
+        tag: Tag,
+        words: [u64; REGISTER_WORDS],
+    ) -> Result<Message> {
         exchange(Call::ReplyReceive, self, reply.slot, deadline, tag, words)
     }
 }
@@ -127,14 +140,16 @@ impl Cap<Reply> {
     /// Copies from the caller's memory, at most 4096 bytes a call; gives the bytes copied.
     pub fn lease_read(self, address: u64, destination: &mut [u8]) -> Result<usize> {
         let bytes = destination.len().min(4096);
-        let [copied, ..] = self.invoke(Call::LeaseRead, [address, destination.as_mut_ptr().expose_provenance() as u64, bytes as u64])?;
+        let [copied, ..] =
+            self.invoke(Call::LeaseRead, [address, destination.as_mut_ptr().expose_provenance() as u64, bytes as u64])?;
         Ok((copied as usize).min(bytes))
     }
 
     /// Copies to the caller's memory, at most 4096 bytes a call; gives the bytes copied.
     pub fn lease_write(self, address: u64, source: &[u8]) -> Result<usize> {
         let bytes = source.len().min(4096);
-        let [copied, ..] = self.invoke(Call::LeaseWrite, [address, source.as_ptr().expose_provenance() as u64, bytes as u64])?;
+        let [copied, ..] =
+            self.invoke(Call::LeaseWrite, [address, source.as_ptr().expose_provenance() as u64, bytes as u64])?;
         Ok((copied as usize).min(bytes))
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{AddressSpace, Cap, CapTable, Endpoint, Frame, Notification, Result, Thread};
 use crate::buffer;
-use ipc::message::Registers;
 use ipc::Call;
+use ipc::message::Registers;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,8 @@ impl Cap<Thread> {
     /// Copies the FPU image of a thread that is not running; gives the bytes copied.
     pub fn read_fpu(self, image: &mut [u8]) -> Result<usize> {
         let address = image.as_mut_ptr().expose_provenance() as u64;
-        self.invoke(Call::ThreadFpu, [address, image.len() as u64, 0]).map(|[bytes, ..]| (bytes as usize).min(image.len()))
+        self.invoke(Call::ThreadFpu, [address, image.len() as u64, 0])
+            .map(|[bytes, ..]| (bytes as usize).min(image.len()))
     }
 
     /// Sets the FPU image of a thread that is not running; gives the bytes used.

@@ -2,7 +2,8 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use ipc::shadow::{
-    LINUX_MAGIC, LinuxHeader, PEER_LINUX, PEER_RT, REQUESTS, RESPONSES, RT_MAGIC, Request, Response, RtHeader, VECTOR_DOORBELL, VERSION,
+    LINUX_MAGIC, LinuxHeader, PEER_LINUX, PEER_RT, REQUESTS, RESPONSES, RT_MAGIC, Request, Response, RtHeader,
+    VECTOR_DOORBELL, VERSION,
 };
 use rt::shared::{Array, Device};
 use rt::{Answer, Caller, Cap, Notification, Replies, Start, log};

@@ -53,7 +53,14 @@ impl World {
     }
 
     fn start(&mut self, slot: u32, generation: u32) {
-        self.respond(Response { kind: response_kind::START, slot, generation, pid: 100 + slot, value: 64, ..Response::default() });
+        self.respond(Response {
+            kind: response_kind::START,
+            slot,
+            generation,
+            pid: 100 + slot,
+            value: 64,
+            ..Response::default()
+        });
     }
 
     fn finish(&mut self, request: &Request, value: i64) {
@@ -132,7 +139,10 @@ fn a_call_goes_out_and_its_result_comes_back() {
     let mut state = running(&mut book, &mut world);
     state.call(thread_identity(3, 7), 110, [1, 2, 3, 4, 5, 6], 42, &mut world).unwrap();
     let request = world.consume().unwrap();
-    assert_eq!((request.kind, request.slot, request.generation, request.number, request.args), (1, 3, 7, 110, [1, 2, 3, 4, 5, 6]));
+    assert_eq!(
+        (request.kind, request.slot, request.generation, request.number, request.args),
+        (1, 3, 7, 110, [1, 2, 3, 4, 5, 6])
+    );
     assert_eq!((request.policy, request.priority, world.doorbells), (1, 90, 1));
     world.finish(&request, -2);
     state.look(&mut world);
@@ -221,7 +231,16 @@ fn a_clone_makes_the_new_slot_known() {
     for (new_slot, new_generation, value) in [(5, 2, 321), (3, 9, -EIO), (256, 1, -EIO)] {
         state.submit(&wish(request_kind::CALL, 3, special::CLONE), &mut world).unwrap();
         let Request { id, .. } = world.consume().unwrap();
-        world.respond(Response { id, kind: response_kind::RETURN, slot: 3, generation: 7, value: 321, new_slot, new_generation, ..Response::default() });
+        world.respond(Response {
+            id,
+            kind: response_kind::RETURN,
+            slot: 3,
+            generation: 7,
+            value: 321,
+            new_slot,
+            new_generation,
+            ..Response::default()
+        });
         state.look(&mut world);
         assert_eq!(state.take_event().unwrap()[2] as i64, value);
     }
@@ -435,6 +454,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever Linux does: no panic, nobody is answered twice or unasked, and what the book counts is there.
     #[test]
     fn a_hostile_linux_reaches_nobody_else(steps in proptest::collection::vec(step(), 1..400)) {
