@@ -86,7 +86,7 @@ calls! {
 
     // Untyped and capability tables.
     24 Retype "retype" Some(T::Untyped), C, ["object type", "size (see the object's page)", "first empty slot", "count"] -> [],
-        "Makes objects of the memory; their capabilities, with all rights, go to the slots. Memory is zeroed.", [OutOfMemory, SlotOccupied];
+        "Makes objects of the memory; their capabilities, with all rights, go to the slots. Private memory is zeroed, shared and device memory handed out as it is.", [OutOfMemory, SlotOccupied];
     25 UntypedInfo "untyped_info" Some(T::Untyped), NONE, [] -> ["physical address", "bytes", "bytes used", "kind (0 normal, 1 shared, 2 device)"], "Where and how much.", [];
     28 CapCopy "cap_copy" Some(T::CapTable), C, ["destination slot in that table", "source slot", "rights mask", "badge (Endpoint, Notification; 0 keeps)"] -> [],
         "Copies one of the caller's capabilities into the table, rights and-ed with the mask. A badge can be set once.", [SlotOccupied];

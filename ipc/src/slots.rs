@@ -27,7 +27,8 @@ pub mod boot {
     pub const IRQ: u32 = 9;
     /// All I/O ports.
     pub const IO_PORT: u32 = 10;
-    /// The frame that holds the boot blob (read only).
+    /// The frame that holds the image from its header to its end (READ, EXECUTE), the boot blob in it. It is also mapped, read only, at
+    /// [`super::layout::START_INFO`] of the first process, which has no start information of the usual form.
     pub const BLOB: u32 = 11;
     /// First of the Untyped capabilities, one per [`crate::image::Range`] of the image header, in its order.
     /// For private RAM it covers what the kernel, the image and the first process left over; a range may be split

@@ -441,6 +441,10 @@ impl Context<'_> {
             return Err(Error::MissingRights);
         }
         let target = space.extensions.iter().find(|slot| slot.is_empty()).ok_or(Error::OutOfMemory)?;
+        // The memory may be that of objects that are still being taken apart.
+        if !delete::run(self.k, || delete::reap_step(self.k)) {
+            return Ok(Answer::Again);
+        }
         cap::copy(source, Ref::from(target), Rights::all(), 0)?;
         target.set_untyped_used(target.extra());
         space.extend(target.memory_base(), target.extra() / PAGE_SIZE);

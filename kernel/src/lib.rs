@@ -23,6 +23,10 @@ pub mod kernel;
 pub mod list;
 pub mod memory;
 pub mod object;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod scenario;
 pub mod sched;
 
 pub use kernel::Kernel;
