@@ -166,15 +166,8 @@ struct Decoder<'a> {
 
 /// Decodes the instruction at the start of `bytes`; more than 15 bytes are not looked at.
 pub fn decode(bytes: &[u8], code: CodeSize) -> Result<Instruction, DecodeError> {
-    let bytes = Bytes {
-        bytes: &bytes[..bytes.len().min(MAX_LENGTH)],
-        at: 0,
-    };
-    let mut decoder = Decoder {
-        bytes,
-        code,
-        prefixes: Prefixes::default(),
-    };
+    let bytes = Bytes { bytes: &bytes[..bytes.len().min(MAX_LENGTH)], at: 0 };
+    let mut decoder = Decoder { bytes, code, prefixes: Prefixes::default() };
     let opcode = decoder.prefixes()?;
     let (size, access) = decoder.instruction(opcode)?;
     // LOCK is an undefined opcode on everything that does not read and write.
@@ -185,11 +178,7 @@ pub fn decode(bytes: &[u8], code: CodeSize) -> Result<Instruction, DecodeError> 
         return Err(DecodeError::Unsupported(opcode.into()));
     }
     // Cannot be cut: at most 15 bytes were given.
-    Ok(Instruction {
-        length: decoder.bytes.at as u8,
-        size,
-        access,
-    })
+    Ok(Instruction { length: decoder.bytes.at as u8, size, access })
 }
 
 impl Decoder<'_> {
@@ -238,11 +227,7 @@ impl Decoder<'_> {
     /// Register `index` as an operand of `size` bytes.
     fn register(&self, index: u8, size: u8) -> Register {
         let high = size == 1 && self.prefixes.rex.is_none() && (4..8).contains(&index);
-        Register {
-            index: if high { index - 4 } else { index },
-            size,
-            high,
-        }
+        Register { index: if high { index - 4 } else { index }, size, high }
     }
 
     /// Reads ModRM and skips SIB and displacement.
@@ -267,47 +252,29 @@ impl Decoder<'_> {
             }
         };
         self.bytes.value(displacement)?;
-        Ok(ModRm {
-            reg: (byte >> 3 & 7) | self.rex(2) << 3,
-        })
+        Ok(ModRm { reg: (byte >> 3 & 7) | self.rex(2) << 3 })
     }
 
     /// An immediate for an operand of `size` bytes: four bytes at most, extended with the sign.
     fn immediate(&mut self, size: u8) -> Result<Source, DecodeError> {
         let encoded = size.min(4);
         let value = self.bytes.value(encoded)?;
-        Ok(Source::Immediate(truncate(
-            sign_extend(value, encoded),
-            size,
-        )))
+        Ok(Source::Immediate(truncate(sign_extend(value, encoded), size)))
     }
 
     fn instruction(&mut self, opcode: u8) -> Result<(u8, Access), DecodeError> {
         let unsupported = DecodeError::Unsupported(opcode.into());
         // In most groups the lowest opcode bit tells bytes from the operand size.
-        let size = if opcode & 1 == 0 {
-            1
-        } else {
-            self.operand_size()
-        };
+        let size = if opcode & 1 == 0 { 1 } else { self.operand_size() };
         Ok(match opcode {
             0x0f => return self.two_byte(),
             0x88 | 0x89 => {
                 let reg = self.modrm()?.reg;
-                (
-                    size,
-                    Access::Store(Source::Register(self.register(reg, size))),
-                )
+                (size, Access::Store(Source::Register(self.register(reg, size))))
             }
             0x8a | 0x8b => {
                 let reg = self.modrm()?.reg;
-                (
-                    size,
-                    Access::Load {
-                        to: self.register(reg, size),
-                        extend: Extend::Zero,
-                    },
-                )
+                (size, Access::Load { to: self.register(reg, size), extend: Extend::Zero })
             }
             0xc6 | 0xc7 => {
                 if self.modrm()?.reg & 7 != 0 {
@@ -319,42 +286,19 @@ impl Decoder<'_> {
             0xa0..=0xa3 => {
                 self.bytes.value(self.address_size())?;
                 let accumulator = self.register(0, size);
-                let load = Access::Load {
-                    to: accumulator,
-                    extend: Extend::Zero,
-                };
-                (
-                    size,
-                    if opcode < 0xa2 {
-                        load
-                    } else {
-                        Access::Store(Source::Register(accumulator))
-                    },
-                )
+                let load = Access::Load { to: accumulator, extend: Extend::Zero };
+                (size, if opcode < 0xa2 { load } else { Access::Store(Source::Register(accumulator)) })
             }
             0xaa | 0xab => {
                 let address_size = self.address_size();
                 let from = self.register(0, size);
-                (
-                    size,
-                    Access::StoreString {
-                        from,
-                        repeat: self.prefixes.repeat,
-                        address_size,
-                    },
-                )
+                (size, Access::StoreString { from, repeat: self.prefixes.repeat, address_size })
             }
             // MOVSXD; without REX.W or with 0x66 it is a plain load of the operand size.
             0x63 if self.code == CodeSize::Bits64 => {
                 let reg = self.modrm()?.reg;
                 let to = self.operand_size();
-                (
-                    to.min(4),
-                    Access::Load {
-                        to: self.register(reg, to),
-                        extend: Extend::Sign,
-                    },
-                )
+                (to.min(4), Access::Load { to: self.register(reg, to), extend: Extend::Sign })
             }
             0x86 | 0x87 => {
                 let reg = self.modrm()?.reg;
@@ -370,10 +314,7 @@ impl Decoder<'_> {
                     size,
                     match to_register {
                         true => Access::Combine { op, to: register },
-                        false => Access::Modify {
-                            op,
-                            operand: Source::Register(register),
-                        },
+                        false => Access::Modify { op, operand: Source::Register(register) },
                     },
                 )
             }
@@ -390,25 +331,13 @@ impl Decoder<'_> {
             0x84 | 0x85 => {
                 let reg = self.modrm()?.reg;
                 let operand = Source::Register(self.register(reg, size));
-                (
-                    size,
-                    Access::Modify {
-                        op: Alu::Test,
-                        operand,
-                    },
-                )
+                (size, Access::Modify { op: Alu::Test, operand })
             }
             0xf6 | 0xf7 => {
                 if self.modrm()?.reg & 7 != 0 {
                     return Err(unsupported);
                 }
-                (
-                    size,
-                    Access::Modify {
-                        op: Alu::Test,
-                        operand: self.immediate(size)?,
-                    },
-                )
+                (size, Access::Modify { op: Alu::Test, operand: self.immediate(size)? })
             }
             _ => return Err(unsupported),
         })
@@ -422,40 +351,21 @@ impl Decoder<'_> {
             // MOVZX, MOVSX.
             0xb6 | 0xb7 | 0xbe | 0xbf => {
                 let size = if opcode & 1 == 0 { 1 } else { 2 };
-                let extend = if opcode < 0xb8 {
-                    Extend::Zero
-                } else {
-                    Extend::Sign
-                };
+                let extend = if opcode < 0xb8 { Extend::Zero } else { Extend::Sign };
                 let reg = self.modrm()?.reg;
-                Ok((
-                    size,
-                    Access::Load {
-                        to: self.register(reg, operand_size),
-                        extend,
-                    },
-                ))
+                Ok((size, Access::Load { to: self.register(reg, operand_size), extend }))
             }
             // MOVNTI.
             0xc3 if operand_size != 2 && !self.prefixes.repeat => {
                 let reg = self.modrm()?.reg;
-                Ok((
-                    operand_size,
-                    Access::Store(Source::Register(self.register(reg, operand_size))),
-                ))
+                Ok((operand_size, Access::Store(Source::Register(self.register(reg, operand_size)))))
             }
             // BT with an immediate bit number: a test of one bit.
             0xba => {
                 let reg = self.modrm()?.reg & 7;
                 let bit = self.bytes.value(1)? & (u64::from(operand_size) * 8 - 1);
                 let op = Alu::from_bit_group(reg).ok_or(unsupported)?;
-                Ok((
-                    operand_size,
-                    Access::Modify {
-                        op,
-                        operand: Source::Immediate(bit),
-                    },
-                ))
+                Ok((operand_size, Access::Modify { op, operand: Source::Immediate(bit) }))
             }
             _ => Err(unsupported),
         }

@@ -81,13 +81,9 @@ pub mod offset {
 }
 
 const _: () = assert!(size_of::<CommRegion>() == 0x4c);
-const _: () = assert!(
-    offset::CELL_STATE == 0x08 && offset::MSG_TO_CELL == 0x0c && offset::REPLY_FROM_CELL == 0x10
-);
+const _: () = assert!(offset::CELL_STATE == 0x08 && offset::MSG_TO_CELL == 0x0c && offset::REPLY_FROM_CELL == 0x10);
 const _: () = assert!(offset::CONSOLE == 0x18 && offset::PCI_MMCONFIG_BASE == 0x38);
-const _: () = assert!(
-    offset::PM_TIMER_ADDRESS == 0x40 && offset::TSC_KHZ == 0x44 && offset::APIC_KHZ == 0x48
-);
+const _: () = assert!(offset::PM_TIMER_ADDRESS == 0x40 && offset::TSC_KHZ == 0x44 && offset::APIC_KHZ == 0x48);
 
 /// What a cell says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +117,7 @@ impl CellState {
     /// Whether the cell stays like this until it is started again.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
-        matches!(
-            self,
-            Self::ShutDown | Self::Failed | Self::FailedCommRevision
-        )
+        matches!(self, Self::ShutDown | Self::Failed | Self::FailedCommRevision)
     }
 
     /// Name for listings.
@@ -195,11 +188,7 @@ impl CommRegion {
     /// A region as at the start of a cell, before the hypervisor fills in the facts.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            signature: SIGNATURE,
-            revision: U16::new(REVISION),
-            ..Self::default()
-        }
+        Self { signature: SIGNATURE, revision: U16::new(REVISION), ..Self::default() }
     }
 
     /// Checks signature and revision, as a cell must before it believes the rest.

@@ -22,12 +22,10 @@ pub use cell::{CellConfig, Cpus};
 pub use error::ConfigError;
 pub use pci::{PciCapability, PciDevice, PciKind};
 pub use records::{
-    Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip,
-    Memory, MemoryFlags, PortRange,
+    Cache, CacheKind, CellDescriptor, CellFlags, Console, ConsoleFlags, ConsoleKind, IrqChip, Memory, MemoryFlags,
+    PortRange,
 };
-pub use system::{
-    ApicMode, IommuKind, IommuUnit, MAX_IOMMU_UNITS, SystemConfig, SystemFlags, SystemHeader,
-};
+pub use system::{ApicMode, IommuKind, IommuUnit, MAX_IOMMU_UNITS, SystemConfig, SystemFlags, SystemHeader};
 pub use write::{CellParts, SystemParts, bar_mask, name};
 
 /// First bytes of a cell configuration.

@@ -15,11 +15,8 @@ pub const LEAF_SIGNATURE: u32 = 0x4000_0000;
 pub const LEAF_FEATURES: u32 = 0x4000_0001;
 
 /// "Jailhouse\0\0\0", as EBX, ECX, EDX of [`LEAF_SIGNATURE`].
-pub const SIGNATURE: [u32; 3] = [
-    u32::from_le_bytes(*b"Jail"),
-    u32::from_le_bytes(*b"hous"),
-    u32::from_le_bytes(*b"e\0\0\0"),
-];
+pub const SIGNATURE: [u32; 3] =
+    [u32::from_le_bytes(*b"Jail"), u32::from_le_bytes(*b"hous"), u32::from_le_bytes(*b"e\0\0\0")];
 
 /// What a non-root cell reads in a hypervisor leaf as EAX, EBX, ECX, EDX; `None` for a leaf that is not ours.
 #[must_use]
@@ -39,10 +36,7 @@ mod tests {
     fn signature_reads_as_text() {
         let [eax, ebx, ecx, edx] = leaf(LEAF_SIGNATURE).unwrap();
         assert_eq!(eax, 0x4000_0001);
-        let text: Vec<u8> = [ebx, ecx, edx]
-            .iter()
-            .flat_map(|r| r.to_le_bytes())
-            .collect();
+        let text: Vec<u8> = [ebx, ecx, edx].iter().flat_map(|r| r.to_le_bytes()).collect();
         assert_eq!(&text, b"Jailhouse\0\0\0");
         assert_eq!(leaf(LEAF_FEATURES), Some([0; 4]));
         assert_eq!(leaf(0x4000_0002), None);

@@ -99,23 +99,10 @@ impl ImageHeader {
     }
 
     /// Offset of the system configuration behind the per-CPU areas of `max_cpus` CPUs, if it fits in `memory` bytes.
-    pub fn config_offset(
-        &self,
-        max_cpus: u32,
-        config_size: u64,
-        memory: u64,
-    ) -> Result<u64, HeaderError> {
-        let offset = self
-            .percpu_size
-            .get()
-            .saturating_mul(u64::from(max_cpus))
-            .saturating_add(self.core_size.get());
+    pub fn config_offset(&self, max_cpus: u32, config_size: u64, memory: u64) -> Result<u64, HeaderError> {
+        let offset = self.percpu_size.get().saturating_mul(u64::from(max_cpus)).saturating_add(self.core_size.get());
         let need = offset.saturating_add(config_size);
-        if need > memory {
-            Err(HeaderError::TooLarge { need, have: memory })
-        } else {
-            Ok(offset)
-        }
+        if need > memory { Err(HeaderError::TooLarge { need, have: memory }) } else { Ok(offset) }
     }
 }
 
@@ -138,40 +125,19 @@ mod tests {
         let h = good();
         let read = ImageHeader::parse(h.as_bytes()).unwrap();
         assert_eq!(read.config_offset(4, 0x1000, 0x100_0000), Ok(0x40000));
-        assert_eq!(
-            read.config_offset(4, 0x1000, 0x40000),
-            Err(HeaderError::TooLarge {
-                need: 0x41000,
-                have: 0x40000
-            })
-        );
-        assert!(
-            read.config_offset(u32::MAX, u64::MAX, u64::MAX - 1)
-                .is_err()
-        );
+        assert_eq!(read.config_offset(4, 0x1000, 0x40000), Err(HeaderError::TooLarge { need: 0x41000, have: 0x40000 }));
+        assert!(read.config_offset(u32::MAX, u64::MAX, u64::MAX - 1).is_err());
     }
 
     #[test]
     fn bad_headers_are_refused() {
-        assert_eq!(
-            ImageHeader::parse(&[0; 79]).unwrap_err(),
-            HeaderError::Truncated
-        );
-        assert_eq!(
-            ImageHeader::parse(&[0; 80]).unwrap_err(),
-            HeaderError::Signature
-        );
+        assert_eq!(ImageHeader::parse(&[0; 79]).unwrap_err(), HeaderError::Truncated);
+        assert_eq!(ImageHeader::parse(&[0; 80]).unwrap_err(), HeaderError::Signature);
         let mut h = good();
         h.entry = U64::new(0x20000);
-        assert_eq!(
-            ImageHeader::parse(h.as_bytes()).unwrap_err(),
-            HeaderError::Layout
-        );
+        assert_eq!(ImageHeader::parse(h.as_bytes()).unwrap_err(), HeaderError::Layout);
         let mut h = good();
         h.percpu_size = U64::new(0x8001);
-        assert_eq!(
-            ImageHeader::parse(h.as_bytes()).unwrap_err(),
-            HeaderError::Layout
-        );
+        assert_eq!(ImageHeader::parse(h.as_bytes()).unwrap_err(), HeaderError::Layout);
     }
 }

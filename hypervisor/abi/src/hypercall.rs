@@ -58,10 +58,7 @@ impl Hypercall {
     /// Whether only the root cell may make the call (for [`Hypercall::CpuGetInfo`] a cell may ask about its own CPUs).
     #[must_use]
     pub const fn root_only(self) -> bool {
-        !matches!(
-            self,
-            Self::HypervisorGetInfo | Self::CpuGetInfo | Self::DebugConsolePutc
-        )
+        !matches!(self, Self::HypervisorGetInfo | Self::CpuGetInfo | Self::DebugConsolePutc)
     }
 }
 
@@ -129,15 +126,11 @@ impl Error {
             Self::NoEntry => "no such cell",
             Self::Io => "input/output error",
             Self::TooBig => "the cell configuration is too big",
-            Self::NoMemory => {
-                "the hypervisor's memory is used up: raise the size of hypervisor_memory"
-            }
+            Self::NoMemory => "the hypervisor's memory is used up: raise the size of hypervisor_memory",
             Self::Busy => "a CPU or another resource of the cell is in use",
             Self::Exists => "a cell with this name or id exists already",
             Self::NoDevice => "the machine lacks a feature that is needed",
-            Self::Invalid => {
-                "the configuration or an argument is invalid: see the hypervisor's console"
-            }
+            Self::Invalid => "the configuration or an argument is invalid: see the hypervisor's console",
             Self::Range => "a value is out of range",
             Self::NoSystemCall => "the hypervisor does not know this call",
         }
@@ -244,9 +237,7 @@ impl CpuStat {
     /// The counter asked for by this second argument of [`Hypercall::CpuGetInfo`].
     #[must_use]
     pub fn from_code(code: u32) -> Option<Self> {
-        Self::ALL
-            .get(usize::try_from(code.checked_sub(CPU_INFO_STAT_BASE)?).ok()?)
-            .copied()
+        Self::ALL.get(usize::try_from(code.checked_sub(CPU_INFO_STAT_BASE)?).ok()?).copied()
     }
 
     /// The second argument of [`Hypercall::CpuGetInfo`] that asks for this counter.

@@ -46,11 +46,7 @@ impl Register {
     /// The part's value, given the whole register.
     #[must_use]
     pub const fn read(self, whole: u64) -> u64 {
-        if self.high {
-            whole >> 8 & 0xff
-        } else {
-            truncate(whole, self.size)
-        }
+        if self.high { whole >> 8 & 0xff } else { truncate(whole, self.size) }
     }
 
     /// The whole register after `value` was written to the part: bytes and words leave the rest alone, 32 bits
@@ -66,7 +62,7 @@ impl Register {
         }
     }
 
-    /// The whole register after an [`Access::Load`] of `size` bytes.
+    /// The whole register after an [`super::Access::Load`] of `size` bytes.
     #[must_use]
     pub const fn load(self, whole: u64, value: u64, size: u8, extend: Extend) -> u64 {
         let value = match extend {

@@ -6,19 +6,11 @@ use super::CodeSize::{Bits16, Bits32, Bits64};
 use super::*;
 
 fn reg(index: u8, size: u8) -> Register {
-    Register {
-        index,
-        size,
-        high: false,
-    }
+    Register { index, size, high: false }
 }
 
 fn high(index: u8) -> Register {
-    Register {
-        index,
-        size: 1,
-        high: true,
-    }
+    Register { index, size: 1, high: true }
 }
 
 fn store(index: u8, size: u8) -> Access {
@@ -26,10 +18,7 @@ fn store(index: u8, size: u8) -> Access {
 }
 
 fn load(index: u8, size: u8) -> Access {
-    Access::Load {
-        to: reg(index, size),
-        extend: Extend::Zero,
-    }
+    Access::Load { to: reg(index, size), extend: Extend::Zero }
 }
 
 fn constant(value: u64) -> Access {
@@ -39,21 +28,13 @@ fn constant(value: u64) -> Access {
 /// Checks one instruction: alone, with bytes behind it, and cut at every place.
 #[track_caller]
 fn check(code: CodeSize, bytes: &[u8], size: u8, access: Access) {
-    let expected = Instruction {
-        length: bytes.len() as u8,
-        size,
-        access,
-    };
+    let expected = Instruction { length: bytes.len() as u8, size, access };
     assert_eq!(decode(bytes, code), Ok(expected), "{bytes:02x?}");
     let mut longer = bytes.to_vec();
     longer.resize(32, 0xcc);
     assert_eq!(decode(&longer, code), Ok(expected), "{bytes:02x?} and more");
     for cut in 0..bytes.len() {
-        assert_eq!(
-            decode(&bytes[..cut], code),
-            Err(DecodeError::Truncated),
-            "{bytes:02x?} cut at {cut}"
-        );
+        assert_eq!(decode(&bytes[..cut], code), Err(DecodeError::Truncated), "{bytes:02x?} cut at {cut}");
     }
 }
 
@@ -79,21 +60,8 @@ fn extended_registers_and_byte_registers() {
     check(Bits64, &[0x45, 0x8b, 0x3e], 4, load(15, 4)); // mov r15d, [r14]
     check(Bits64, &[0x4c, 0x8b, 0x38], 8, load(15, 8)); // mov r15, [rax]
     check(Bits64, &[0x40, 0x88, 0x30], 1, store(6, 1)); // mov [rax], sil
-    check(
-        Bits64,
-        &[0x88, 0x30],
-        1,
-        Access::Store(Source::Register(high(2))),
-    ); // mov [rax], dh
-    check(
-        Bits32,
-        &[0x8a, 0x20],
-        1,
-        Access::Load {
-            to: high(0),
-            extend: Extend::Zero,
-        },
-    ); // mov ah, [eax]
+    check(Bits64, &[0x88, 0x30], 1, Access::Store(Source::Register(high(2)))); // mov [rax], dh
+    check(Bits32, &[0x8a, 0x20], 1, Access::Load { to: high(0), extend: Extend::Zero }); // mov ah, [eax]
     check(Bits64, &[0x40, 0x8a, 0x20], 1, load(4, 1)); // mov spl, [rax]
 }
 
@@ -101,43 +69,13 @@ fn extended_registers_and_byte_registers() {
 fn immediates() {
     check(Bits64, &[0xc6, 0x00, 0x80], 1, constant(0x80)); // mov byte [rax], 0x80
     check(Bits64, &[0x66, 0xc7, 0x00, 0x34, 0x12], 2, constant(0x1234));
-    check(
-        Bits64,
-        &[0xc7, 0x00, 0x78, 0x56, 0x34, 0x92],
-        4,
-        constant(0x9234_5678),
-    );
-    check(
-        Bits64,
-        &[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff],
-        8,
-        constant(u64::MAX),
-    );
-    check(
-        Bits64,
-        &[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0x7f],
-        8,
-        constant(0x7fff_ffff),
-    );
-    check(
-        Bits16,
-        &[0xc7, 0x06, 0x00, 0x10, 0x34, 0x12],
-        2,
-        constant(0x1234),
-    ); // mov word [0x1000], 0x1234
-    check(
-        Bits16,
-        &[0x66, 0xc7, 0x07, 4, 3, 2, 1],
-        4,
-        constant(0x0102_0304),
-    );
+    check(Bits64, &[0xc7, 0x00, 0x78, 0x56, 0x34, 0x92], 4, constant(0x9234_5678));
+    check(Bits64, &[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0xff], 8, constant(u64::MAX));
+    check(Bits64, &[0x48, 0xc7, 0x00, 0xff, 0xff, 0xff, 0x7f], 8, constant(0x7fff_ffff));
+    check(Bits16, &[0xc7, 0x06, 0x00, 0x10, 0x34, 0x12], 2, constant(0x1234)); // mov word [0x1000], 0x1234
+    check(Bits16, &[0x66, 0xc7, 0x07, 4, 3, 2, 1], 4, constant(0x0102_0304));
     // mov dword [rip+0x12345678], 1: the displacement comes before the constant.
-    check(
-        Bits64,
-        &[0xc7, 0x05, 0x78, 0x56, 0x34, 0x12, 1, 0, 0, 0],
-        4,
-        constant(1),
-    );
+    check(Bits64, &[0xc7, 0x05, 0x78, 0x56, 0x34, 0x12, 1, 0, 0, 0], 4, constant(1));
 }
 
 #[test]
@@ -173,18 +111,8 @@ fn the_register_field_is_complete() {
     for (rex, offset) in [(0x40, 0), (0x44, 8)] {
         for index in 0..8u8 {
             check(Bits64, &[rex, 0x8b, index << 3], 4, load(index + offset, 4));
-            check(
-                Bits64,
-                &[rex, 0x88, index << 3],
-                1,
-                store(index + offset, 1),
-            );
-            check(
-                Bits64,
-                &[rex | 8, 0x89, index << 3],
-                8,
-                store(index + offset, 8),
-            );
+            check(Bits64, &[rex, 0x88, index << 3], 1, store(index + offset, 1));
+            check(Bits64, &[rex | 8, 0x89, index << 3], 8, store(index + offset, 8));
         }
     }
 }
@@ -193,12 +121,7 @@ fn the_register_field_is_complete() {
 fn accumulator_and_absolute_address() {
     check(Bits64, &[0xa1, 1, 2, 3, 4, 5, 6, 7, 8], 4, load(0, 4));
     check(Bits64, &[0xa0, 1, 2, 3, 4, 5, 6, 7, 8], 1, load(0, 1));
-    check(
-        Bits64,
-        &[0x48, 0xa3, 1, 2, 3, 4, 5, 6, 7, 8],
-        8,
-        store(0, 8),
-    );
+    check(Bits64, &[0x48, 0xa3, 1, 2, 3, 4, 5, 6, 7, 8], 8, store(0, 8));
     check(Bits64, &[0x67, 0xa3, 1, 2, 3, 4], 4, store(0, 4));
     check(Bits32, &[0xa3, 1, 2, 3, 4], 4, store(0, 4));
     check(Bits32, &[0xa2, 1, 2, 3, 4], 1, store(0, 1));
@@ -208,53 +131,25 @@ fn accumulator_and_absolute_address() {
 
 #[test]
 fn extending_loads() {
-    let extended = |index, size, extend| Access::Load {
-        to: reg(index, size),
-        extend,
-    };
+    let extended = |index, size, extend| Access::Load { to: reg(index, size), extend };
     check(Bits64, &[0x0f, 0xb6, 0x00], 1, extended(0, 4, Extend::Zero)); // movzx eax, byte [rax]
     check(Bits64, &[0x0f, 0xb7, 0x00], 2, extended(0, 4, Extend::Zero)); // movzx eax, word [rax]
-    check(
-        Bits64,
-        &[0x48, 0x0f, 0xb6, 0x18],
-        1,
-        extended(3, 8, Extend::Zero),
-    );
-    check(
-        Bits64,
-        &[0x66, 0x0f, 0xb6, 0x18],
-        1,
-        extended(3, 2, Extend::Zero),
-    );
+    check(Bits64, &[0x48, 0x0f, 0xb6, 0x18], 1, extended(3, 8, Extend::Zero));
+    check(Bits64, &[0x66, 0x0f, 0xb6, 0x18], 1, extended(3, 2, Extend::Zero));
     check(Bits64, &[0x0f, 0xbe, 0x00], 1, extended(0, 4, Extend::Sign)); // movsx
-    check(
-        Bits64,
-        &[0x4c, 0x0f, 0xbf, 0x00],
-        2,
-        extended(8, 8, Extend::Sign),
-    );
+    check(Bits64, &[0x4c, 0x0f, 0xbf, 0x00], 2, extended(8, 8, Extend::Sign));
     check(Bits64, &[0x48, 0x63, 0x00], 4, extended(0, 8, Extend::Sign)); // movsxd rax, dword [rax]
     check(Bits64, &[0x63, 0x00], 4, extended(0, 4, Extend::Sign));
     check(Bits16, &[0x0f, 0xb6, 0x07], 1, extended(0, 2, Extend::Zero));
-    assert_eq!(
-        decode(&[0x63, 0x00], Bits32),
-        Err(DecodeError::Unsupported(0x63))
-    ); // ARPL there
+    assert_eq!(decode(&[0x63, 0x00], Bits32), Err(DecodeError::Unsupported(0x63))); // ARPL there
 }
 
 #[test]
 fn other_stores() {
     check(Bits64, &[0x0f, 0xc3, 0x00], 4, store(0, 4)); // movnti [rax], eax
     check(Bits64, &[0x48, 0x0f, 0xc3, 0x00], 8, store(0, 8));
-    assert_eq!(
-        decode(&[0x66, 0x0f, 0xc3, 0x00], Bits64),
-        Err(DecodeError::Unsupported(0x0fc3))
-    );
-    let string = |size, repeat, address_size| Access::StoreString {
-        from: reg(0, size),
-        repeat,
-        address_size,
-    };
+    assert_eq!(decode(&[0x66, 0x0f, 0xc3, 0x00], Bits64), Err(DecodeError::Unsupported(0x0fc3)));
+    let string = |size, repeat, address_size| Access::StoreString { from: reg(0, size), repeat, address_size };
     check(Bits64, &[0xaa], 1, string(1, false, 8));
     check(Bits64, &[0xf3, 0xab], 4, string(4, true, 8));
     check(Bits64, &[0xf3, 0x48, 0xab], 8, string(8, true, 8));
@@ -271,89 +166,22 @@ fn arithmetic() {
     let i = Source::Immediate;
     check(Bits64, &[0x01, 0x08], 4, modify(Alu::Add, r(1, 4))); // add [rax], ecx
     check(Bits64, &[0x08, 0x08], 1, modify(Alu::Or, r(1, 1))); // or [rax], cl
-    check(
-        Bits64,
-        &[0x03, 0x08],
-        4,
-        Access::Combine {
-            op: Alu::Add,
-            to: reg(1, 4),
-        },
-    ); // add ecx, [rax]
-    check(
-        Bits64,
-        &[0x3b, 0x08],
-        4,
-        Access::Combine {
-            op: Alu::Compare,
-            to: reg(1, 4),
-        },
-    ); // cmp ecx, [rax]
-    check(
-        Bits64,
-        &[0x48, 0x39, 0x08],
-        8,
-        modify(Alu::Compare, r(1, 8)),
-    ); // cmp [rax], rcx
+    check(Bits64, &[0x03, 0x08], 4, Access::Combine { op: Alu::Add, to: reg(1, 4) }); // add ecx, [rax]
+    check(Bits64, &[0x3b, 0x08], 4, Access::Combine { op: Alu::Compare, to: reg(1, 4) }); // cmp ecx, [rax]
+    check(Bits64, &[0x48, 0x39, 0x08], 8, modify(Alu::Compare, r(1, 8))); // cmp [rax], rcx
     check(Bits64, &[0x80, 0x08, 0x01], 1, modify(Alu::Or, i(1))); // or byte [rax], 1
-    check(
-        Bits64,
-        &[0x83, 0x20, 0xfe],
-        4,
-        modify(Alu::And, i(0xffff_fffe)),
-    ); // and dword [rax], -2
-    check(
-        Bits64,
-        &[0x48, 0x83, 0x20, 0xfe],
-        8,
-        modify(Alu::And, i(u64::MAX - 1)),
-    );
-    check(
-        Bits64,
-        &[0x81, 0x38, 0, 0, 1, 0],
-        4,
-        modify(Alu::Compare, i(0x10000)),
-    ); // cmp dword [rax], 0x10000
-    check(
-        Bits64,
-        &[0x66, 0x81, 0x38, 0, 1],
-        2,
-        modify(Alu::Compare, i(0x100)),
-    );
+    check(Bits64, &[0x83, 0x20, 0xfe], 4, modify(Alu::And, i(0xffff_fffe))); // and dword [rax], -2
+    check(Bits64, &[0x48, 0x83, 0x20, 0xfe], 8, modify(Alu::And, i(u64::MAX - 1)));
+    check(Bits64, &[0x81, 0x38, 0, 0, 1, 0], 4, modify(Alu::Compare, i(0x10000))); // cmp dword [rax], 0x10000
+    check(Bits64, &[0x66, 0x81, 0x38, 0, 1], 2, modify(Alu::Compare, i(0x100)));
     check(Bits64, &[0x85, 0x08], 4, modify(Alu::Test, r(1, 4))); // test [rax], ecx
-    check(
-        Bits64,
-        &[0xf7, 0x00, 0, 0x10, 0, 0],
-        4,
-        modify(Alu::Test, i(0x1000)),
-    ); // test dword [rax], 0x1000
-    check(
-        Bits64,
-        &[0xf6, 0x40, 1, 0x10],
-        1,
-        modify(Alu::Test, i(0x10)),
-    );
-    check(
-        Bits64,
-        &[0x0f, 0xba, 0x20, 12],
-        4,
-        modify(Alu::BitTest, i(12)),
-    ); // bt dword [rax], 12
-    check(
-        Bits64,
-        &[0x0f, 0xba, 0x28, 44],
-        4,
-        modify(Alu::BitSet, i(12)),
-    ); // bts, number wraps
+    check(Bits64, &[0xf7, 0x00, 0, 0x10, 0, 0], 4, modify(Alu::Test, i(0x1000))); // test dword [rax], 0x1000
+    check(Bits64, &[0xf6, 0x40, 1, 0x10], 1, modify(Alu::Test, i(0x10)));
+    check(Bits64, &[0x0f, 0xba, 0x20, 12], 4, modify(Alu::BitTest, i(12))); // bt dword [rax], 12
+    check(Bits64, &[0x0f, 0xba, 0x28, 44], 4, modify(Alu::BitSet, i(12))); // bts, number wraps
     check(Bits64, &[0xf0, 0x01, 0x08], 4, modify(Alu::Add, r(1, 4))); // lock add
-    assert_eq!(
-        decode(&[0xf7, 0x18], Bits64),
-        Err(DecodeError::Unsupported(0xf7))
-    ); // neg
-    assert_eq!(
-        decode(&[0x0f, 0xba, 0x00, 1], Bits64),
-        Err(DecodeError::Unsupported(0x0fba))
-    );
+    assert_eq!(decode(&[0xf7, 0x18], Bits64), Err(DecodeError::Unsupported(0xf7))); // neg
+    assert_eq!(decode(&[0x0f, 0xba, 0x00, 1], Bits64), Err(DecodeError::Unsupported(0x0fba)));
 }
 
 #[test]
@@ -389,10 +217,7 @@ fn what_we_do_not_emulate() {
     assert_eq!(decode(&[0x89, 0xc8], Bits64), Err(DecodeError::NoMemory)); // mov eax, ecx
     assert_eq!(decode(&[0x66; 20], Bits64), Err(DecodeError::Truncated)); // too long
     // In 32-bit code 0x48 is DEC.
-    assert_eq!(
-        decode(&[0x48, 0x89, 0x08], Bits32),
-        Err(DecodeError::Unsupported(0x48))
-    );
+    assert_eq!(decode(&[0x48, 0x89, 0x08], Bits32), Err(DecodeError::Unsupported(0x48)));
 }
 
 #[test]
@@ -408,14 +233,8 @@ fn registers_keep_what_is_not_written() {
     assert_eq!(reg(0, 2).read(whole), 0x4444);
     assert_eq!(reg(0, 4).load(whole, 0xff80, 1, Extend::Sign), 0xffff_ff80);
     assert_eq!(reg(0, 4).load(whole, 0xff80, 1, Extend::Zero), 0x80);
-    assert_eq!(
-        reg(0, 8).load(whole, 0x8000_0000, 4, Extend::Sign),
-        0xffff_ffff_8000_0000
-    );
-    assert_eq!(
-        reg(0, 2).load(whole, 0x80, 1, Extend::Sign),
-        0x1111_2222_3333_ff80
-    );
+    assert_eq!(reg(0, 8).load(whole, 0x8000_0000, 4, Extend::Sign), 0xffff_ffff_8000_0000);
+    assert_eq!(reg(0, 2).load(whole, 0x80, 1, Extend::Sign), 0x1111_2222_3333_ff80);
 }
 
 #[test]
@@ -429,10 +248,7 @@ fn flags_of_known_sums() {
     assert_eq!(Alu::Add.apply(0xff, 1, 1, 2), (0, 2 | CF | PF | AF | ZF));
     assert_eq!(Alu::Add.apply(0x7f, 1, 1, 0), (0x80, AF | SF | OF));
     assert_eq!(Alu::Add.apply(u64::MAX, 1, 8, 0), (0, CF | PF | AF | ZF));
-    assert_eq!(
-        Alu::AddCarry.apply(0xffff_ffff, 0, 4, CF),
-        (0, CF | PF | AF | ZF)
-    );
+    assert_eq!(Alu::AddCarry.apply(0xffff_ffff, 0, 4, CF), (0, CF | PF | AF | ZF));
     assert_eq!(Alu::Sub.apply(0, 1, 4, 0), (0xffff_ffff, CF | PF | AF | SF));
     assert_eq!(Alu::Sub.apply(0x80, 1, 1, 0), (0x7f, AF | OF));
     assert_eq!(Alu::SubBorrow.apply(5, u64::MAX, 8, CF), (5, CF | PF | AF));

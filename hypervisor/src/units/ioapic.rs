@@ -175,17 +175,9 @@ const fn entry_index(pin: u8) -> u8 {
 
 impl Chip {
     fn new(address: u64, machine: &mut impl Machine) -> Self {
-        let version = machine.read(Register {
-            chip: address,
-            index: INDEX_VERSION,
-        });
+        let version = machine.read(Register { chip: address, index: INDEX_VERSION });
         let pins = ((version >> 16) as u8).saturating_add(1).min(MAX_PINS);
-        let mut chip = Self {
-            address,
-            pins,
-            entries: [MASKED; MAX_PINS as usize],
-            shares: ArrayVec::new(),
-        };
+        let mut chip = Self { address, pins, entries: [MASKED; MAX_PINS as usize], shares: ArrayVec::new() };
         for pin in 0..pins {
             let mut half = |n| u64::from(machine.read(chip.register(entry_index(pin) + n)));
             chip.entries[usize::from(pin)] = half(0) | half(1) << 32;
@@ -194,24 +186,14 @@ impl Chip {
     }
 
     fn register(&self, index: u8) -> Register {
-        Register {
-            chip: self.address,
-            index,
-        }
+        Register { chip: self.address, index }
     }
 
     /// Pins of a cell at this moment.
     fn pins_of(&self, cell: u32) -> u128 {
-        let own = self
-            .shares
-            .iter()
-            .find(|share| share.cell == cell)
-            .map_or(0, |share| share.pins);
+        let own = self.shares.iter().find(|share| share.cell == cell).map_or(0, |share| share.pins);
         let given_away = |share: &&Share| cell == ROOT_CELL && share.cell != ROOT_CELL;
-        self.shares
-            .iter()
-            .filter(given_away)
-            .fold(own, |pins, share| pins & !share.pins)
+        self.shares.iter().filter(given_away).fold(own, |pins, share| pins & !share.pins)
     }
 
     fn mask(&mut self, pins: u128, machine: &mut impl Machine) {
@@ -230,9 +212,7 @@ impl Chip {
 
     fn read_window(&self, cell: u32, index: u8) -> Read {
         match self.pin(index) {
-            Some((pin, _)) if self.pins_of(cell) >> pin & 1 != 0 => {
-                Read::Register(self.register(index))
-            }
+            Some((pin, _)) if self.pins_of(cell) >> pin & 1 != 0 => Read::Register(self.register(index)),
             Some((_, half)) => Read::Value((MASKED >> half) as u32),
             None if index <= INDEX_ARBITRATION => Read::Register(self.register(index)),
             None => Read::Value(u32::MAX),
@@ -244,11 +224,7 @@ impl Chip {
         let Some((pin, half)) = self.pin(index) else {
             // Its id is the only other register that can be written.
             let allowed = index == 0 && cell == ROOT_CELL;
-            return if allowed {
-                Write::Register { register, value }
-            } else {
-                Write::Deny
-            };
+            return if allowed { Write::Register { register, value } } else { Write::Deny };
         };
         if self.pins_of(cell) >> pin & 1 == 0 {
             // Masking what is masked for this cell anyway is what a driver does that masks all pins.
@@ -258,31 +234,14 @@ impl Chip {
         let entry = &mut self.entries[usize::from(pin)];
         *entry = *entry & !(0xffff_ffff << half) | u64::from(value) << half;
         let entry = Entry(*entry & !READ_ONLY);
-        if entry.is_masked() {
-            Write::Register { register, value }
-        } else {
-            Write::Checked {
-                register,
-                value,
-                entry,
-            }
-        }
+        if entry.is_masked() { Write::Register { register, value } } else { Write::Checked { register, value, entry } }
     }
 
     fn eoi(&self, cell: u32, vector: u8) -> Write {
         let pins = self.pins_of(cell);
         let mine = (0..self.pins).filter(|&pin| pins >> pin & 1 != 0);
-        let has = mine
-            .map(|pin| Entry(self.entries[usize::from(pin)]))
-            .any(|entry| entry.vector() == vector);
-        if has {
-            Write::Eoi {
-                chip: self.address,
-                vector,
-            }
-        } else {
-            Write::Done
-        }
+        let has = mine.map(|pin| Entry(self.entries[usize::from(pin)])).any(|entry| entry.vector() == vector);
+        if has { Write::Eoi { chip: self.address, vector } } else { Write::Done }
     }
 }
 
@@ -296,9 +255,7 @@ impl Ioapics {
     /// Without any.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            chips: ArrayVec::new_const(),
-        }
+        Self { chips: ArrayVec::new_const() }
     }
 
     /// Gives a new cell its pins, masked; those of the root cell go on as they are. On an error it has none.
@@ -327,24 +284,16 @@ impl Ioapics {
                 Some(at) => &mut self.chips[at],
                 None => {
                     let chip = Chip::new(address, machine);
-                    self.chips
-                        .try_push(chip)
-                        .map_err(|_| AssignError::NoSpace)?;
+                    self.chips.try_push(chip).map_err(|_| AssignError::NoSpace)?;
                     let last = self.chips.len() - 1;
                     &mut self.chips[last]
                 }
             };
-            let pins = (0..chip.pins)
-                .filter(|&pin| config.owns_pin(pin.into()))
-                .fold(0, |pins, pin| pins | 1u128 << pin);
+            let pins =
+                (0..chip.pins).filter(|&pin| config.owns_pin(pin.into())).fold(0, |pins, pin| pins | 1u128 << pin);
             if cell_id != ROOT_CELL {
                 let others = |share: &&Share| share.cell != ROOT_CELL && share.cell != cell_id;
-                if chip
-                    .shares
-                    .iter()
-                    .filter(others)
-                    .any(|share| share.pins & pins != 0)
-                {
+                if chip.shares.iter().filter(others).any(|share| share.pins & pins != 0) {
                     return Err(AssignError::Busy);
                 }
                 chip.mask(pins, machine);
@@ -353,14 +302,8 @@ impl Ioapics {
             match chip.shares.iter_mut().find(|share| share.cell == cell_id) {
                 Some(share) => share.pins |= pins,
                 None => {
-                    let share = Share {
-                        cell: cell_id,
-                        pins,
-                        index: 0,
-                    };
-                    chip.shares
-                        .try_push(share)
-                        .map_err(|_| AssignError::NoSpace)?;
+                    let share = Share { cell: cell_id, pins, index: 0 };
+                    chip.shares.try_push(share).map_err(|_| AssignError::NoSpace)?;
                 }
             }
         }
@@ -389,10 +332,7 @@ impl Ioapics {
     }
 
     fn locate(&mut self, cell_id: u32, address: u64) -> Option<(&mut Chip, usize, u64)> {
-        let chip = self
-            .chips
-            .iter_mut()
-            .find(|chip| address & !(PAGE - 1) == chip.address)?;
+        let chip = self.chips.iter_mut().find(|chip| address & !(PAGE - 1) == chip.address)?;
         let share = chip.shares.iter().position(|share| share.cell == cell_id)?;
         let offset = address - chip.address;
         Some((chip, share, offset))

@@ -98,22 +98,12 @@ impl Links {
     /// No links.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            links: ArrayVec::new_const(),
-        }
+        Self { links: ArrayVec::new_const() }
     }
 
     /// A cell with this function is created: makes the link or joins it. On an error nothing has changed.
-    pub fn attach(
-        &mut self,
-        setup: &PeerSetup,
-        actions: &mut impl FnMut(Action),
-    ) -> Result<(), AttachError> {
-        if let Some(link) = self
-            .links
-            .iter_mut()
-            .find(|link| link.is_at(setup.domain, setup.bdf))
-        {
+    pub fn attach(&mut self, setup: &PeerSetup, actions: &mut impl FnMut(Action)) -> Result<(), AttachError> {
+        if let Some(link) = self.links.iter_mut().find(|link| link.is_at(setup.domain, setup.bdf)) {
             return link.attach(setup, actions);
         }
         let mut link = Link::new(setup);
@@ -146,13 +136,10 @@ impl Links {
 
     /// The function at `bdf` in the cell's configuration space.
     pub fn function(&mut self, owner: u32, bdf: u16) -> Option<(&mut Link, u8)> {
-        self.links
-            .iter_mut()
-            .filter(|link| link.bdf() == bdf)
-            .find_map(|link| {
-                let id = link.peer_of(owner)?;
-                Some((link, id))
-            })
+        self.links.iter_mut().filter(|link| link.bdf() == bdf).find_map(|link| {
+            let id = link.peer_of(owner)?;
+            Some((link, id))
+        })
     }
 
     /// The function whose registers lie at guest-physical `address` in the cell, which BAR, and the offset in it.
@@ -170,14 +157,7 @@ impl Links {
     }
 
     /// The same for a write; `false` if no function of the cell is there.
-    pub fn write(
-        &mut self,
-        owner: u32,
-        address: u64,
-        size: u8,
-        value: u64,
-        actions: &mut impl FnMut(Action),
-    ) -> bool {
+    pub fn write(&mut self, owner: u32, address: u64, size: u8, value: u64, actions: &mut impl FnMut(Action)) -> bool {
         let Some((link, id, bar, offset)) = self.locate(owner, address) else {
             return false;
         };

@@ -102,10 +102,7 @@ impl ConfigSpace {
     /// Without any cell.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            links: Links::new(),
-            functions: ArrayVec::new_const(),
-        }
+        Self { links: Links::new(), functions: ArrayVec::new_const() }
     }
 
     /// Gives a new cell its functions. `read` reads the machine's configuration space, `quiesce` writes it.
@@ -136,11 +133,8 @@ impl ConfigSpace {
         for device in cell.pci_devices() {
             match device.kind() {
                 Some(PciKind::Ivshmem) => {
-                    let setup = PeerSetup::from_config(cell_id, cell, device)
-                        .map_err(AssignError::Setup)?;
-                    self.links
-                        .attach(&setup, actions)
-                        .map_err(AssignError::Attach)?;
+                    let setup = PeerSetup::from_config(cell_id, cell, device).map_err(AssignError::Setup)?;
+                    self.links.attach(&setup, actions).map_err(AssignError::Attach)?;
                 }
                 _ => {
                     let caps = cell.caps_of(device);
@@ -148,26 +142,24 @@ impl ConfigSpace {
                         return Err(AssignError::Capabilities);
                     }
                     let is_root = cell_id == ROOT_CELL;
-                    let interrupts =
-                        device.num_msix_vectors.get() > 0 || caps.iter().any(is_interrupt_cap);
+                    let interrupts = device.num_msix_vectors.get() > 0 || caps.iter().any(is_interrupt_cap);
                     if is_root && !interrupts {
                         // The root cell has what nobody else has: nothing to remember.
                         continue;
                     }
-                    if self.functions.iter().any(|other| {
-                        other.bdf() == device.bdf() && (other.owner() == ROOT_CELL) == is_root
-                    }) {
+                    if self
+                        .functions
+                        .iter()
+                        .any(|other| other.bdf() == device.bdf() && (other.owner() == ROOT_CELL) == is_root)
+                    {
                         return Err(AssignError::Busy);
                     }
-                    let mut function = Function::new(cell_id, device, caps, read)
-                        .ok_or(AssignError::Capabilities)?;
+                    let mut function = Function::new(cell_id, device, caps, read).ok_or(AssignError::Capabilities)?;
                     if !is_root {
                         function.quiesce(quiesce);
                         self.forget_message(device.bdf());
                     }
-                    self.functions
-                        .try_push(function)
-                        .map_err(|_| AssignError::NoSpace)?;
+                    self.functions.try_push(function).map_err(|_| AssignError::NoSpace)?;
                 }
             }
         }
@@ -199,27 +191,16 @@ impl ConfigSpace {
 
     /// A function was silenced on behalf of another cell: what the root cell wrote to it does not hold any more.
     fn forget_message(&mut self, bdf: u16) {
-        for function in self
-            .functions
-            .iter_mut()
-            .filter(|function| function.bdf() == bdf)
-        {
+        for function in self.functions.iter_mut().filter(|function| function.bdf() == bdf) {
             function.forget_message();
         }
     }
 
     /// The function at an address as the machine's owner sees it: a non-root cell's before the root cell's.
     fn physical(&mut self, bdf: u16) -> Option<&mut Function> {
-        let at = |root: bool| {
-            move |function: &Function| {
-                function.bdf() == bdf && (function.owner() == ROOT_CELL) == root
-            }
-        };
-        let position = self
-            .functions
-            .iter()
-            .position(at(false))
-            .or(self.functions.iter().position(at(true)));
+        let at =
+            |root: bool| move |function: &Function| function.bdf() == bdf && (function.owner() == ROOT_CELL) == root;
+        let position = self.functions.iter().position(at(false)).or(self.functions.iter().position(at(true)));
         position.map(|position| &mut self.functions[position])
     }
 
@@ -235,11 +216,7 @@ impl ConfigSpace {
         if cell_id == ROOT_CELL {
             return;
         }
-        for function in self
-            .functions
-            .iter_mut()
-            .filter(|function| function.owner() == cell_id)
-        {
+        for function in self.functions.iter_mut().filter(|function| function.owner() == cell_id) {
             function.quiesce(quiesce);
             function.reset(read);
         }

@@ -128,9 +128,7 @@ impl Problem {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::NoPmTimer | Self::ConfigPorts | Self::ShmemGap(_) | Self::UnknownFunction(_) => {
-                Severity::Warning
-            }
+            Self::NoPmTimer | Self::ConfigPorts | Self::ShmemGap(_) | Self::UnknownFunction(_) => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -166,13 +164,7 @@ struct Bdf(u16);
 
 impl fmt::Display for Bdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:02x}:{:02x}.{}",
-            self.0 >> 8,
-            self.0 >> 3 & 31,
-            self.0 & 7
-        )
+        write!(f, "{:02x}:{:02x}.{}", self.0 >> 8, self.0 >> 3 & 31, self.0 & 7)
     }
 }
 
@@ -182,64 +174,38 @@ impl fmt::Display for Problem {
             Self::NoCpus => write!(f, "the cell has no CPU: give it at least one"),
             Self::RootId(id) => write!(f, "id {id} of the root cell: must be 0"),
             Self::CpuZero => write!(f, "CPU 0 is missing: it must stay with the root cell"),
-            Self::NoPmTimer => write!(
-                f,
-                "x86.pm_timer_address is 0: cells cannot calibrate their timers; give the port"
-            ),
-            Self::HypervisorMemory => write!(
-                f,
-                "hypervisor_memory: address and size must be multiples of 4096, the size not 0"
-            ),
+            Self::NoPmTimer => {
+                write!(f, "x86.pm_timer_address is 0: cells cannot calibrate their timers; give the port")
+            }
+            Self::HypervisorMemory => {
+                write!(f, "hypervisor_memory: address and size must be multiples of 4096, the size not 0")
+            }
             Self::EmptyRegion => write!(f, "size 0: give it a size, or remove the region"),
             Self::Unaligned => write!(f, "addresses and size must be multiples of 4096"),
-            Self::SubPage => write!(
-                f,
-                "smaller than a page: give at least one of IO_8 to IO_64, and stay inside one page"
-            ),
-            Self::OutOfReach => write!(
-                f,
-                "reaches beyond what page tables can map: correct address or size"
-            ),
-            Self::Overlap(other) => write!(
-                f,
-                "overlaps mem_regions[{other}] in the cell's address space: separate them"
-            ),
+            Self::SubPage => {
+                write!(f, "smaller than a page: give at least one of IO_8 to IO_64, and stay inside one page")
+            }
+            Self::OutOfReach => write!(f, "reaches beyond what page tables can map: correct address or size"),
+            Self::Overlap(other) => {
+                write!(f, "overlaps mem_regions[{other}] in the cell's address space: separate them")
+            }
             Self::InHypervisor => write!(f, "overlaps the hypervisor's memory: move it"),
             Self::CoversRegisters(at) => {
-                write!(
-                    f,
-                    "covers the registers at {at:#x}, which the hypervisor must moderate: leave that range out"
-                )
+                write!(f, "covers the registers at {at:#x}, which the hypervisor must moderate: leave that range out")
             }
             Self::SecondCommRegion => write!(f, "second communication region: a cell has one"),
-            Self::CommRegion => write!(
-                f,
-                "communication region: must be one page of 4096 bytes, in a non-root cell"
-            ),
-            Self::ResetAddress(at) => write!(
-                f,
-                "cpu_reset_address {at:#x} is in no region with EXECUTE: correct it"
-            ),
-            Self::PortRange => write!(
-                f,
-                "no ports, or ports beyond 0xffff: correct base or length"
-            ),
-            Self::ConfigPorts => write!(
-                f,
-                "ports 0xcf8 to 0xcff are always moderated: leave them out"
-            ),
+            Self::CommRegion => write!(f, "communication region: must be one page of 4096 bytes, in a non-root cell"),
+            Self::ResetAddress(at) => write!(f, "cpu_reset_address {at:#x} is in no region with EXECUTE: correct it"),
+            Self::PortRange => write!(f, "no ports, or ports beyond 0xffff: correct base or length"),
+            Self::ConfigPorts => write!(f, "ports 0xcf8 to 0xcff are always moderated: leave them out"),
             Self::DuplicateFunction(other) => {
                 write!(f, "same address as pci_devices[{other}]: remove one")
             }
             Self::CapsRange => write!(f, "caps_start + num_caps is beyond pci_caps: correct them"),
-            Self::CapBounds => write!(
-                f,
-                "start + len is beyond configuration space (0x100, extended 0x1000): correct them"
-            ),
-            Self::BarMask(bar) => write!(
-                f,
-                "bar_mask[{bar}]: must be the complement of a size that is a power of two"
-            ),
+            Self::CapBounds => {
+                write!(f, "start + len is beyond configuration space (0x100, extended 0x1000): correct them")
+            }
+            Self::BarMask(bar) => write!(f, "bar_mask[{bar}]: must be the complement of a size that is a power of two"),
             Self::ShmemPeers => write!(f, "shmem_peers must be 2 to 12, and shmem_dev_id below it"),
             Self::ShmemVectors => write!(f, "num_msix_vectors: at most 16"),
             Self::ShmemRegions { need } => {
@@ -248,10 +214,9 @@ impl fmt::Display for Problem {
                     "shmem_regions_start: {need} regions are needed from there on (state table, read/write, one output a peer)"
                 )
             }
-            Self::ShmemStateTable => write!(
-                f,
-                "state table: needs 4 bytes a peer, whole pages, and must not have WRITE"
-            ),
+            Self::ShmemStateTable => {
+                write!(f, "state table: needs 4 bytes a peer, whole pages, and must not have WRITE")
+            }
             Self::ShmemOutputSizes => write!(f, "output sections: must all have the same size"),
             Self::ShmemOutputRights(peer) => {
                 write!(
@@ -265,10 +230,7 @@ impl fmt::Display for Problem {
                     "mem_regions[{region}] does not follow its predecessor in the cell's address space: drivers that expect that will fail"
                 )
             }
-            Self::ForeignCpu(cpu) => write!(
-                f,
-                "CPU {cpu} is not in the root cell: add it there, or choose another"
-            ),
+            Self::ForeignCpu(cpu) => write!(f, "CPU {cpu} is not in the root cell: add it there, or choose another"),
             Self::SharedCpu(cpu) => {
                 write!(f, "CPU {cpu} is in another cell too: a CPU belongs to one")
             }
@@ -279,16 +241,12 @@ impl fmt::Display for Problem {
                     "mem_regions[{region}] meets memory of another cell at {address:#x}: separate them, or mark both ROOTSHARED if that is meant"
                 )
             }
-            Self::SharedFunction(bdf) => write!(
-                f,
-                "PCI function {} is in another cell too: a function belongs to one",
-                Bdf(bdf)
-            ),
-            Self::UnknownFunction(bdf) => write!(
-                f,
-                "PCI function {} is not in the root configuration: check the address",
-                Bdf(bdf)
-            ),
+            Self::SharedFunction(bdf) => {
+                write!(f, "PCI function {} is in another cell too: a function belongs to one", Bdf(bdf))
+            }
+            Self::UnknownFunction(bdf) => {
+                write!(f, "PCI function {} is not in the root configuration: check the address", Bdf(bdf))
+            }
             Self::SharedPin(pin) => {
                 write!(f, "pin {pin} is in another cell too: a pin belongs to one")
             }
@@ -298,11 +256,9 @@ impl fmt::Display for Problem {
                     "mem_regions[{region}] is shared with the root cell but lacks ROOTSHARED: the root cell would lose it; add the flag"
                 )
             }
-            Self::LinkPeer(bdf) => write!(
-                f,
-                "shared memory device {}: shmem_dev_id is taken by another cell",
-                Bdf(bdf)
-            ),
+            Self::LinkPeer(bdf) => {
+                write!(f, "shared memory device {}: shmem_dev_id is taken by another cell", Bdf(bdf))
+            }
             Self::LinkMismatch(bdf) => {
                 write!(
                     f,

@@ -26,15 +26,11 @@ pub(super) fn phys(region: &Memory) -> (u64, u64) {
 
 /// Whether an empty region stands for a section that a shared memory device does not have.
 fn is_absent_section(config: &CellConfig<'_>, index: usize) -> bool {
-    config
-        .pci_devices()
-        .iter()
-        .filter(|device| device.kind() == Some(PciKind::Ivshmem))
-        .any(|device| {
-            let start = device.shmem_regions_start.get() as usize;
-            let sections = FIXED_REGIONS as usize + usize::from(device.shmem_peers);
-            index > start && index - start < sections
-        })
+    config.pci_devices().iter().filter(|device| device.kind() == Some(PciKind::Ivshmem)).any(|device| {
+        let start = device.shmem_regions_start.get() as usize;
+        let sections = FIXED_REGIONS as usize + usize::from(device.shmem_peers);
+        index > start && index - start < sections
+    })
 }
 
 pub(super) fn check(config: &CellConfig<'_>, role: Role, report: &mut impl FnMut(Place, Problem)) {
@@ -74,29 +70,17 @@ pub(super) fn check(config: &CellConfig<'_>, role: Role, report: &mut impl FnMut
         }
     }
     let reset = config.cpu_reset_address();
-    let executable = |region: &&Memory| {
-        region.flags().contains(MemoryFlags::EXECUTE) && region.contains_virt(reset)
-    };
-    if role == Role::NonRoot
-        && !regions.iter().any(|region| executable(&region))
-        && !regions.is_empty()
-    {
+    let executable = |region: &&Memory| region.flags().contains(MemoryFlags::EXECUTE) && region.contains_virt(reset);
+    if role == Role::NonRoot && !regions.iter().any(|region| executable(&region)) && !regions.is_empty() {
         report(Place::Cell, Problem::ResetAddress(reset));
     }
 }
 
-fn check_shape(
-    region: &Memory,
-    is_comm: bool,
-    place: Place,
-    report: &mut impl FnMut(Place, Problem),
-) {
+fn check_shape(region: &Memory, is_comm: bool, place: Place, report: &mut impl FnMut(Place, Problem)) {
     let widths = MemoryFlags::IO_8 | MemoryFlags::IO_16 | MemoryFlags::IO_32 | MemoryFlags::IO_64;
-    let reaches =
-        |(start, size): (u64, u64)| start.checked_add(size).is_some_and(|end| end <= REACH);
+    let reaches = |(start, size): (u64, u64)| start.checked_add(size).is_some_and(|end| end <= REACH);
     if region.is_subpage() {
-        let crosses =
-            region.virt_start() % PAGE_SIZE + region.size().min(PAGE_SIZE + 1) > PAGE_SIZE;
+        let crosses = region.virt_start() % PAGE_SIZE + region.size().min(PAGE_SIZE + 1) > PAGE_SIZE;
         if !region.flags().intersects(widths) {
             report(place, Problem::Unaligned);
         } else if crosses {
@@ -117,10 +101,7 @@ pub(super) fn check_hypervisor(
     report: &mut impl FnMut(Place, Problem),
 ) {
     let own = phys(system.hypervisor_memory());
-    if own.1 == 0
-        || !(own.0 | own.1).is_multiple_of(PAGE_SIZE)
-        || own.0.checked_add(own.1).is_none()
-    {
+    if own.1 == 0 || !(own.0 | own.1).is_multiple_of(PAGE_SIZE) || own.0.checked_add(own.1).is_none() {
         report(Place::System, Problem::HypervisorMemory);
     }
     check_outside(system, config, report);

@@ -10,10 +10,7 @@ pub(super) fn check(config: &CellConfig<'_>, report: &mut impl FnMut(Place, Prob
     for (index, device) in devices.iter().enumerate() {
         let place = Place::PciDevice(index);
         let address = |device: &PciDevice| (device.domain.get(), device.bdf());
-        if let Some(other) = devices[..index]
-            .iter()
-            .position(|other| address(other) == address(device))
-        {
+        if let Some(other) = devices[..index].iter().position(|other| address(other) == address(device)) {
             report(place, Problem::DuplicateFunction(other));
         }
         if device.num_caps.get() != 0 && device.caps_range().end > config.pci_caps().len() {
@@ -26,11 +23,7 @@ pub(super) fn check(config: &CellConfig<'_>, report: &mut impl FnMut(Place, Prob
     }
     for (index, cap) in config.pci_caps().iter().enumerate() {
         let end = u32::from(cap.start.get()) + u32::from(cap.len.get());
-        let limit = if cap.id.get() & PciCapability::EXTENDED != 0 {
-            0x1000
-        } else {
-            0x100
-        };
+        let limit = if cap.id.get() & PciCapability::EXTENDED != 0 { 0x1000 } else { 0x100 };
         if end > limit {
             report(Place::PciCap(index), Problem::CapBounds);
         }
@@ -48,21 +41,13 @@ fn check_bars(device: &PciDevice, place: Place, report: &mut impl FnMut(Place, P
 }
 
 /// The regions of a shared memory device, if they are all there.
-pub(super) fn shmem_regions<'a>(
-    config: &CellConfig<'a>,
-    device: &PciDevice,
-) -> Option<&'a [Memory]> {
+pub(super) fn shmem_regions<'a>(config: &CellConfig<'a>, device: &PciDevice) -> Option<&'a [Memory]> {
     let start = device.shmem_regions_start.get() as usize;
     let count = FIXED_REGIONS as usize + usize::from(device.shmem_peers);
     config.memory().get(start..start.checked_add(count)?)
 }
 
-fn check_shmem(
-    config: &CellConfig<'_>,
-    device: &PciDevice,
-    place: Place,
-    report: &mut impl FnMut(Place, Problem),
-) {
+fn check_shmem(config: &CellConfig<'_>, device: &PciDevice, place: Place, report: &mut impl FnMut(Place, Problem)) {
     let peers = device.shmem_peers;
     if !(2..=MAX_PEERS).contains(&usize::from(peers)) || device.shmem_dev_id >= peers {
         report(place, Problem::ShmemPeers);
@@ -72,27 +57,15 @@ fn check_shmem(
         report(place, Problem::ShmemVectors);
     }
     let Some([table, rw, outputs @ ..]) = shmem_regions(config, device) else {
-        report(
-            place,
-            Problem::ShmemRegions {
-                need: FIXED_REGIONS + u32::from(peers),
-            },
-        );
+        report(place, Problem::ShmemRegions { need: FIXED_REGIONS + u32::from(peers) });
         return;
     };
     let writable = |region: &Memory| region.flags().contains(MemoryFlags::WRITE);
     let too_small = table.size() < u64::from(peers) * 4;
-    if too_small
-        || table.size() % PAGE_SIZE != 0
-        || table.size() > u32::MAX.into()
-        || writable(table)
-    {
+    if too_small || table.size() % PAGE_SIZE != 0 || table.size() > u32::MAX.into() || writable(table) {
         report(place, Problem::ShmemStateTable);
     }
-    if outputs
-        .iter()
-        .any(|section| section.size() != outputs[0].size())
-    {
+    if outputs.iter().any(|section| section.size() != outputs[0].size()) {
         report(place, Problem::ShmemOutputSizes);
     }
     for (peer, section) in outputs.iter().enumerate() {

@@ -5,13 +5,10 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::*;
 use crate::config::{
-    CellParts, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange, SystemHeader,
-    SystemParts,
+    CellParts, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange, SystemHeader, SystemParts,
 };
 
-const RWX: MemoryFlags = MemoryFlags::READ
-    .union(MemoryFlags::WRITE)
-    .union(MemoryFlags::EXECUTE);
+const RWX: MemoryFlags = MemoryFlags::READ.union(MemoryFlags::WRITE).union(MemoryFlags::EXECUTE);
 const R: MemoryFlags = MemoryFlags::READ.union(MemoryFlags::ROOTSHARED);
 const RW: MemoryFlags = R.union(MemoryFlags::WRITE);
 
@@ -63,12 +60,7 @@ fn shmem(virt: u64, id: usize) -> Vec<Memory> {
 fn inmate() -> Cell {
     let mut memory = vec![
         Memory::new(0x5100_0000, 0, 0x300_0000, RWX | MemoryFlags::LOADABLE),
-        Memory::new(
-            0,
-            0x400_0000,
-            0x1000,
-            MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION,
-        ),
+        Memory::new(0, 0x400_0000, 0x1000, MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION),
     ];
     memory.extend(shmem(0x41f_f000, 1));
     Cell {
@@ -86,12 +78,7 @@ fn inmate() -> Cell {
 fn root() -> Cell {
     let mut memory = vec![
         Memory::new(0, 0, 0x5000_0000, RWX | MemoryFlags::DMA),
-        Memory::new(
-            0xc000_0000,
-            0xc000_0000,
-            0x3ec0_0000,
-            MemoryFlags::READ | MemoryFlags::WRITE,
-        ),
+        Memory::new(0xc000_0000, 0xc000_0000, 0x3ec0_0000, MemoryFlags::READ | MemoryFlags::WRITE),
     ];
     memory.extend(shmem(0x541f_f000, 0));
     Cell {
@@ -136,10 +123,7 @@ fn check_cell(change: impl FnOnce(&mut Cell)) -> Vec<(Place, Problem)> {
 fn check_system(change: impl FnOnce(&mut SystemHeader, &mut Cell)) -> Vec<(Place, Problem)> {
     let (mut header, mut root) = (header(), root());
     change(&mut header, &mut root);
-    let parts = SystemParts {
-        header,
-        root: root.parts(),
-    };
+    let parts = SystemParts { header, root: root.parts() };
     let mut bytes = vec![0; parts.size()];
     parts.write(&mut bytes).unwrap();
     findings(|found| system(&SystemConfig::parse(&bytes).unwrap(), found))
@@ -147,19 +131,13 @@ fn check_system(change: impl FnOnce(&mut SystemHeader, &mut Cell)) -> Vec<(Place
 
 fn check_set(change: impl FnOnce(&mut Vec<Cell>)) -> Vec<(Place, Problem)> {
     let root = root();
-    let parts = SystemParts {
-        header: header(),
-        root: root.parts(),
-    };
+    let parts = SystemParts { header: header(), root: root.parts() };
     let mut bytes = vec![0; parts.size()];
     parts.write(&mut bytes).unwrap();
     let mut cells = vec![inmate()];
     change(&mut cells);
     let cells: Vec<_> = cells.iter().map(Cell::bytes).collect();
-    let cells: Vec<_> = cells
-        .iter()
-        .map(|bytes| CellConfig::parse(bytes).unwrap())
-        .collect();
+    let cells: Vec<_> = cells.iter().map(|bytes| CellConfig::parse(bytes).unwrap()).collect();
     findings(|found| together(&SystemConfig::parse(&bytes).unwrap(), &cells, found))
 }
 
@@ -174,62 +152,25 @@ fn the_right_ones_pass() {
 fn memory_rules() {
     let at = |n, problem| vec![(Place::Memory(n), problem)];
     let ram = |size| Memory::new(0x7000_0000, 0x7000_0000, size, RWX);
-    assert_eq!(
-        check_cell(|c| c.memory.push(ram(0))),
-        at(6, Problem::EmptyRegion)
-    );
-    assert_eq!(
-        check_cell(|c| c.memory.push(ram(0x1800))),
-        at(6, Problem::Unaligned)
-    );
+    assert_eq!(check_cell(|c| c.memory.push(ram(0))), at(6, Problem::EmptyRegion));
+    assert_eq!(check_cell(|c| c.memory.push(ram(0x1800))), at(6, Problem::Unaligned));
     let skewed = Memory::new(0x7000_0800, 0x7000_0000, 0x1000, RWX);
-    assert_eq!(
-        check_cell(|c| c.memory.push(skewed)),
-        at(6, Problem::Unaligned)
-    );
-    let registers =
-        |start, size| Memory::new(start, start, size, MemoryFlags::READ | MemoryFlags::IO_32);
-    assert_eq!(
-        check_cell(|c| c.memory.push(registers(0x7000_0100, 0x10))),
-        []
-    );
-    assert_eq!(
-        check_cell(|c| c.memory.push(registers(0x7000_0ff8, 0x10))),
-        at(6, Problem::SubPage)
-    );
+    assert_eq!(check_cell(|c| c.memory.push(skewed)), at(6, Problem::Unaligned));
+    let registers = |start, size| Memory::new(start, start, size, MemoryFlags::READ | MemoryFlags::IO_32);
+    assert_eq!(check_cell(|c| c.memory.push(registers(0x7000_0100, 0x10))), []);
+    assert_eq!(check_cell(|c| c.memory.push(registers(0x7000_0ff8, 0x10))), at(6, Problem::SubPage));
     let far = Memory::new(0x7000_0000, 0xffff_ffff_ffff_f000, 0x2000, RWX);
-    assert_eq!(
-        check_cell(|c| c.memory.push(far)),
-        at(6, Problem::OutOfReach)
-    );
+    assert_eq!(check_cell(|c| c.memory.push(far)), at(6, Problem::OutOfReach));
     let overlap = Memory::new(0x7000_0000, 0x200_0000, 0x1000, RWX);
-    assert_eq!(
-        check_cell(|c| c.memory.push(overlap)),
-        at(6, Problem::Overlap(0))
-    );
+    assert_eq!(check_cell(|c| c.memory.push(overlap)), at(6, Problem::Overlap(0)));
     let apic = Memory::new(0xfee0_0000, 0xfee0_0000, 0x1000, RW);
-    assert_eq!(
-        check_cell(|c| c.memory.push(apic)),
-        at(6, Problem::CoversRegisters(0xfee0_0000))
-    );
+    assert_eq!(check_cell(|c| c.memory.push(apic)), at(6, Problem::CoversRegisters(0xfee0_0000)));
     let comm = Memory::new(0, 0x5000_0000, 0x1000, MemoryFlags::COMM_REGION);
-    assert_eq!(
-        check_cell(|c| c.memory.push(comm)),
-        at(6, Problem::SecondCommRegion)
-    );
+    assert_eq!(check_cell(|c| c.memory.push(comm)), at(6, Problem::SecondCommRegion));
     let big = Memory::new(0, 0x3f_f000 * 16, 0x2000, MemoryFlags::COMM_REGION);
-    assert_eq!(
-        check_cell(|c| c.memory[1] = big),
-        at(1, Problem::CommRegion)
-    );
-    assert_eq!(
-        check_cell(|c| c.reset = 0x300_0000),
-        [(Place::Cell, Problem::ResetAddress(0x300_0000))]
-    );
-    assert_eq!(
-        check_cell(|c| c.cpus = [0; 8]),
-        [(Place::CpuSet, Problem::NoCpus)]
-    );
+    assert_eq!(check_cell(|c| c.memory[1] = big), at(1, Problem::CommRegion));
+    assert_eq!(check_cell(|c| c.reset = 0x300_0000), [(Place::Cell, Problem::ResetAddress(0x300_0000))]);
+    assert_eq!(check_cell(|c| c.cpus = [0; 8]), [(Place::CpuSet, Problem::NoCpus)]);
 }
 
 #[test]
@@ -243,34 +184,15 @@ fn port_rules() {
 #[test]
 fn pci_rules() {
     let at = |n, problem| vec![(Place::PciDevice(n), problem)];
-    let device = |bdf: u16| PciDevice {
-        kind: 1,
-        bdf: U16::new(bdf),
-        ..PciDevice::default()
-    };
-    assert_eq!(
-        check_cell(|c| c.devices.push(device(0x70))),
-        at(1, Problem::DuplicateFunction(0))
-    );
-    let caps = PciDevice {
-        num_caps: U16::new(1),
-        ..device(8)
-    };
-    assert_eq!(
-        check_cell(|c| c.devices.push(caps)),
-        at(1, Problem::CapsRange)
-    );
+    let device = |bdf: u16| PciDevice { kind: 1, bdf: U16::new(bdf), ..PciDevice::default() };
+    assert_eq!(check_cell(|c| c.devices.push(device(0x70))), at(1, Problem::DuplicateFunction(0)));
+    let caps = PciDevice { num_caps: U16::new(1), ..device(8) };
+    assert_eq!(check_cell(|c| c.devices.push(caps)), at(1, Problem::CapsRange));
     let mut bar = device(8);
     bar.bar_mask[2] = U32::new(0xfff0_f000);
-    assert_eq!(
-        check_cell(|c| c.devices.push(bar)),
-        at(1, Problem::BarMask(2))
-    );
+    assert_eq!(check_cell(|c| c.devices.push(bar)), at(1, Problem::BarMask(2)));
     let cap = |id, start| PciCapability::new(id, start, 8, 0);
-    assert_eq!(
-        check_cell(|c| c.caps.push(cap(1, 0xfc))),
-        [(Place::PciCap(0), Problem::CapBounds)]
-    );
+    assert_eq!(check_cell(|c| c.caps.push(cap(1, 0xfc))), [(Place::PciCap(0), Problem::CapBounds)]);
     assert_eq!(check_cell(|c| c.caps.push(cap(0x8001, 0xfc))), []);
 }
 
@@ -285,35 +207,17 @@ fn shared_memory_rules() {
     assert_eq!(with(2, 1, 13, 2), at(Problem::ShmemPeers));
     assert_eq!(with(2, 1, 2, 17), at(Problem::ShmemVectors));
     assert_eq!(with(3, 1, 2, 2), at(Problem::ShmemRegions { need: 4 }));
-    assert_eq!(
-        with(u32::MAX, 1, 2, 2),
-        at(Problem::ShmemRegions { need: 4 })
-    );
+    assert_eq!(with(u32::MAX, 1, 2, 2), at(Problem::ShmemRegions { need: 4 }));
     let table = Memory::new(0x541f_f000, 0x41f_f000, 0x1000, RW);
-    assert_eq!(
-        check_cell(|c| c.memory[2] = table),
-        at(Problem::ShmemStateTable)
-    );
+    assert_eq!(check_cell(|c| c.memory[2] = table), at(Problem::ShmemStateTable));
     let output = Memory::new(0x64a0_0000, 0x14a0_0000, 0x70_0000, RW);
-    assert_eq!(
-        check_cell(|c| c.memory[5] = output),
-        at(Problem::ShmemOutputSizes)
-    );
+    assert_eq!(check_cell(|c| c.memory[5] = output), at(Problem::ShmemOutputSizes));
     let theirs = Memory::new(0x6420_0000, 0x1420_0000, 0x80_0000, RW);
-    assert_eq!(
-        check_cell(|c| c.memory[4] = theirs),
-        at(Problem::ShmemOutputRights(0))
-    );
+    assert_eq!(check_cell(|c| c.memory[4] = theirs), at(Problem::ShmemOutputRights(0)));
     let mine = Memory::new(0x64a0_0000, 0x14a0_0000, 0x80_0000, R);
-    assert_eq!(
-        check_cell(|c| c.memory[5] = mine),
-        at(Problem::ShmemOutputRights(1))
-    );
+    assert_eq!(check_cell(|c| c.memory[5] = mine), at(Problem::ShmemOutputRights(1)));
     let moved = Memory::new(0x64a0_0000, 0x24a0_0000, 0x80_0000, RW);
-    assert_eq!(
-        check_cell(|c| c.memory[5] = moved),
-        at(Problem::ShmemGap(5))
-    );
+    assert_eq!(check_cell(|c| c.memory[5] = moved), at(Problem::ShmemGap(5)));
     let none = Memory::new(0, 0, 0, MemoryFlags::empty());
     let without_rw = |c: &mut Cell| {
         c.memory = c.memory[..3].to_vec();
@@ -330,84 +234,35 @@ fn shared_memory_rules() {
 fn system_rules() {
     let system = |problem| vec![(Place::System, problem)];
     let unaligned = Memory::new(0x5000_0800, 0, 0x1000, MemoryFlags::empty());
-    assert_eq!(
-        check_system(|h, _| h.hypervisor_memory = unaligned),
-        system(Problem::HypervisorMemory)
-    );
+    assert_eq!(check_system(|h, _| h.hypervisor_memory = unaligned), system(Problem::HypervisorMemory));
     let inside = Memory::new(0x4f00_0000, 0, 0x100_0000, MemoryFlags::empty());
-    assert_eq!(
-        check_system(|h, _| h.hypervisor_memory = inside),
-        [(Place::Memory(0), Problem::InHypervisor)]
-    );
-    assert_eq!(
-        check_system(|h, _| h.pm_timer_address = U16::new(0)),
-        system(Problem::NoPmTimer)
-    );
-    assert_eq!(
-        check_system(|_, c| c.cpus[0] = 14),
-        [(Place::CpuSet, Problem::CpuZero)]
-    );
+    assert_eq!(check_system(|h, _| h.hypervisor_memory = inside), [(Place::Memory(0), Problem::InHypervisor)]);
+    assert_eq!(check_system(|h, _| h.pm_timer_address = U16::new(0)), system(Problem::NoPmTimer));
+    assert_eq!(check_system(|_, c| c.cpus[0] = 14), [(Place::CpuSet, Problem::CpuZero)]);
     let window = Memory::new(0xb000_0000, 0xb000_0000, 0x1000_0000, R);
-    assert_eq!(
-        check_system(|_, c| c.memory.push(window)),
-        [(Place::Memory(6), Problem::CoversRegisters(0xb000_0000))]
-    );
+    assert_eq!(check_system(|_, c| c.memory.push(window)), [(Place::Memory(6), Problem::CoversRegisters(0xb000_0000))]);
     let chip = Memory::new(0xfec0_0000, 0xfec0_0000, 0x1000, R);
-    assert_eq!(
-        check_system(|_, c| c.memory.push(chip)),
-        [(Place::Memory(6), Problem::CoversRegisters(0xfec0_0000))]
-    );
+    assert_eq!(check_system(|_, c| c.memory.push(chip)), [(Place::Memory(6), Problem::CoversRegisters(0xfec0_0000))]);
     let comm = Memory::new(0, 0x9000_0000, 0x1000, MemoryFlags::COMM_REGION);
-    assert_eq!(
-        check_system(|_, c| c.memory.push(comm)),
-        [(Place::Memory(6), Problem::CommRegion)]
-    );
+    assert_eq!(check_system(|_, c| c.memory.push(comm)), [(Place::Memory(6), Problem::CommRegion)]);
 }
 
 #[test]
 fn rules_between_cells() {
     let at = |n, problem| vec![(Place::InCell(n), problem)];
-    assert_eq!(
-        check_set(|c| c[0].cpus[0] = 0x18),
-        at(0, Problem::ForeignCpu(4))
-    );
+    assert_eq!(check_set(|c| c[0].cpus[0] = 0x18), at(0, Problem::ForeignCpu(4)));
     assert_eq!(check_set(|c| c[0].cpus[0] = 1), at(0, Problem::CpuZero));
-    assert_eq!(
-        check_set(|c| c[0].name = "root"),
-        at(0, Problem::SharedName)
-    );
+    assert_eq!(check_set(|c| c[0].name = "root"), at(0, Problem::SharedName));
     let inside = Memory::new(0x5000_0000, 0x2000_0000, 0x1000, R);
-    assert_eq!(
-        check_set(|c| c[0].memory.push(inside)),
-        at(0, Problem::InHypervisor)
-    );
-    assert_eq!(
-        check_set(|c| c[0].devices[0].shmem_dev_id = 0),
-        at(0, Problem::LinkPeer(0x70))
-    );
-    assert_eq!(
-        check_set(|c| c[0].devices[0].shmem_protocol = U16::new(1)),
-        at(0, Problem::LinkMismatch(0x70))
-    );
+    assert_eq!(check_set(|c| c[0].memory.push(inside)), at(0, Problem::InHypervisor));
+    assert_eq!(check_set(|c| c[0].devices[0].shmem_dev_id = 0), at(0, Problem::LinkPeer(0x70)));
+    assert_eq!(check_set(|c| c[0].devices[0].shmem_protocol = U16::new(1)), at(0, Problem::LinkMismatch(0x70)));
     let elsewhere = Memory::new(0x6000_0000, 0x420_0000, 0x1000_0000, RW);
-    assert_eq!(
-        check_set(|c| c[0].memory[3] = elsewhere),
-        at(0, Problem::LinkMismatch(0x70))
-    );
+    assert_eq!(check_set(|c| c[0].memory[3] = elsewhere), at(0, Problem::LinkMismatch(0x70)));
     let lost = Memory::new(0x541f_f000, 0x41f_f000, 0x1000, MemoryFlags::READ);
-    assert_eq!(
-        check_set(|c| c[0].memory[2] = lost),
-        at(0, Problem::NotRootShared(2))
-    );
-    let nic = PciDevice {
-        kind: 1,
-        bdf: U16::new(0x18),
-        ..PciDevice::default()
-    };
-    assert_eq!(
-        check_set(|c| c[0].devices.push(nic)),
-        at(0, Problem::UnknownFunction(0x18))
-    );
+    assert_eq!(check_set(|c| c[0].memory[2] = lost), at(0, Problem::NotRootShared(2)));
+    let nic = PciDevice { kind: 1, bdf: U16::new(0x18), ..PciDevice::default() };
+    assert_eq!(check_set(|c| c[0].devices.push(nic)), at(0, Problem::UnknownFunction(0x18)));
 
     let other = || {
         let mut other = inmate();
@@ -428,16 +283,7 @@ fn rules_between_cells() {
     assert_eq!(two(|c| c.cpus[0] = 12), at(1, Problem::SharedCpu(3)));
     assert_eq!(two(|c| c.name = "srtos"), at(1, Problem::SharedName));
     let taken = |c: &mut Cell| c.memory[0] = Memory::new(0x5380_0000, 0, 0x90_0000, RWX);
-    assert_eq!(
-        two(taken),
-        at(
-            1,
-            Problem::SharedMemory {
-                region: 0,
-                address: 0x5380_0000
-            }
-        )
-    );
+    assert_eq!(two(taken), at(1, Problem::SharedMemory { region: 0, address: 0x5380_0000 }));
     let pins = check_set(|c| {
         let mut other = other();
         c[0].irqchips = vec![IrqChip::new(0xfec0_0000, 0, 0b0110)];

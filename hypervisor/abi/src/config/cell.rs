@@ -8,8 +8,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use super::pci::{PciCapability, PciDevice};
 use super::records::{Cache, CellDescriptor, CellFlags, IrqChip, Memory, PortRange};
 use super::{
-    ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, OLD_CELL_SIGNATURE, OLD_SYSTEM_SIGNATURE,
-    REVISION, SYSTEM_SIGNATURE,
+    ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, OLD_CELL_SIGNATURE, OLD_SYSTEM_SIGNATURE, REVISION,
+    SYSTEM_SIGNATURE,
 };
 
 /// A cell configuration, read in place.
@@ -34,28 +34,16 @@ pub(super) fn check_signature(
     expected_text: &'static str,
     wanted: &'static str,
 ) -> Result<(), ConfigError> {
-    let (head, _) = <[u8; 8]>::ref_from_prefix(bytes).map_err(|_| ConfigError::Truncated {
-        part: "the signature",
-        have: bytes.len(),
-    })?;
+    let (head, _) = <[u8; 8]>::ref_from_prefix(bytes)
+        .map_err(|_| ConfigError::Truncated { part: "the signature", have: bytes.len() })?;
     if head[..6] == OLD_CELL_SIGNATURE || head[..6] == OLD_SYSTEM_SIGNATURE {
-        return Err(ConfigError::OldFormat {
-            revision: u16::from_le_bytes([head[6], head[7]]),
-        });
+        return Err(ConfigError::OldFormat { revision: u16::from_le_bytes([head[6], head[7]]) });
     }
     if head[..5] != expected[..] {
         return Err(match () {
-            () if head[..5] == CELL_SIGNATURE => ConfigError::WrongKind {
-                found: "cell",
-                wanted,
-            },
-            () if head[..5] == SYSTEM_SIGNATURE => ConfigError::WrongKind {
-                found: "system",
-                wanted,
-            },
-            () => ConfigError::Signature {
-                expected: expected_text,
-            },
+            () if head[..5] == CELL_SIGNATURE => ConfigError::WrongKind { found: "cell", wanted },
+            () if head[..5] == SYSTEM_SIGNATURE => ConfigError::WrongKind { found: "system", wanted },
+            () => ConfigError::Signature { expected: expected_text },
         });
     }
     if head[5] != ARCH_X86 {
@@ -74,10 +62,7 @@ fn take<'a, T: FromBytes + Immutable + KnownLayout>(
     count: u32,
     part: &'static str,
 ) -> Result<&'a [T], ConfigError> {
-    let cut = ConfigError::Truncated {
-        part,
-        have: rest.len(),
-    };
+    let cut = ConfigError::Truncated { part, have: rest.len() };
     let count = usize::try_from(count).map_err(|_| cut)?;
     let (records, behind) = <[T]>::ref_from_prefix_with_elems(rest, count).map_err(|_| cut)?;
     *rest = behind;
@@ -85,11 +70,7 @@ fn take<'a, T: FromBytes + Immutable + KnownLayout>(
 }
 
 fn read_name(header: &CellDescriptor) -> Result<&str, ConfigError> {
-    let end = header
-        .name
-        .iter()
-        .position(|&byte| byte == 0)
-        .ok_or(ConfigError::Name)?;
+    let end = header.name.iter().position(|&byte| byte == 0).ok_or(ConfigError::Name)?;
     let name = &header.name[..end];
     if name.is_empty() || !name.iter().all(|byte| (0x20..0x7f).contains(byte)) {
         return Err(ConfigError::Name);
@@ -126,30 +107,20 @@ impl<'a> CellConfig<'a> {
     /// head first.
     pub fn probe_size(bytes: &[u8]) -> Result<u64, ConfigError> {
         check_signature(bytes, &CELL_SIGNATURE, "JHCLL", "cell")?;
-        let (header, _) =
-            CellDescriptor::ref_from_prefix(bytes).map_err(|_| ConfigError::Truncated {
-                part: "the cell descriptor",
-                have: bytes.len(),
-            })?;
+        let (header, _) = CellDescriptor::ref_from_prefix(bytes)
+            .map_err(|_| ConfigError::Truncated { part: "the cell descriptor", have: bytes.len() })?;
         Ok(header.total_size())
     }
 
     /// Reads a cell configuration without looking at signature, architecture and revision: those of the root
     /// cell are given by the system configuration around it.
     pub(super) fn parse_body(bytes: &'a [u8]) -> Result<Self, ConfigError> {
-        let (header, mut rest) =
-            CellDescriptor::ref_from_prefix(bytes).map_err(|_| ConfigError::Truncated {
-                part: "the cell descriptor",
-                have: bytes.len(),
-            })?;
+        let (header, mut rest) = CellDescriptor::ref_from_prefix(bytes)
+            .map_err(|_| ConfigError::Truncated { part: "the cell descriptor", have: bytes.len() })?;
         let name = read_name(header)?;
         if CellFlags::from_bits(header.flags.get()).is_none() {
             let value = u64::from(header.flags.get() & !CellFlags::all().bits());
-            return Err(ConfigError::Value {
-                field: "flags (cell)",
-                index: 0,
-                value,
-            });
+            return Err(ConfigError::Value { field: "flags (cell)", index: 0, value });
         }
         let cpu_set_size = header.cpu_set_size.get();
         if cpu_set_size == 0 || cpu_set_size as usize > MAX_CPU_SET {
@@ -159,41 +130,13 @@ impl<'a> CellConfig<'a> {
             header,
             name,
             cpu_set: take(&mut rest, cpu_set_size, "the CPU bitmap (cpu_set_size)")?,
-            memory: take(
-                &mut rest,
-                header.num_memory_regions.get(),
-                "mem_regions (num_memory_regions)",
-            )?,
-            cache: take(
-                &mut rest,
-                header.num_cache_regions.get(),
-                "cache_regions (num_cache_regions)",
-            )?,
-            irqchips: take(
-                &mut rest,
-                header.num_irqchips.get(),
-                "irqchips (num_irqchips)",
-            )?,
-            ports: take(
-                &mut rest,
-                header.num_pio_regions.get(),
-                "pio_regions (num_pio_regions)",
-            )?,
-            pci_devices: take(
-                &mut rest,
-                header.num_pci_devices.get(),
-                "pci_devices (num_pci_devices)",
-            )?,
-            pci_caps: take(
-                &mut rest,
-                header.num_pci_caps.get(),
-                "pci_caps (num_pci_caps)",
-            )?,
-            stream_ids: take(
-                &mut rest,
-                header.num_stream_ids.get(),
-                "stream_ids (num_stream_ids)",
-            )?,
+            memory: take(&mut rest, header.num_memory_regions.get(), "mem_regions (num_memory_regions)")?,
+            cache: take(&mut rest, header.num_cache_regions.get(), "cache_regions (num_cache_regions)")?,
+            irqchips: take(&mut rest, header.num_irqchips.get(), "irqchips (num_irqchips)")?,
+            ports: take(&mut rest, header.num_pio_regions.get(), "pio_regions (num_pio_regions)")?,
+            pci_devices: take(&mut rest, header.num_pci_devices.get(), "pci_devices (num_pci_devices)")?,
+            pci_caps: take(&mut rest, header.num_pci_caps.get(), "pci_caps (num_pci_caps)")?,
+            stream_ids: take(&mut rest, header.num_stream_ids.get(), "stream_ids (num_stream_ids)")?,
         };
         config.check_values()?;
         Ok(config)
@@ -202,29 +145,17 @@ impl<'a> CellConfig<'a> {
     fn check_values(&self) -> Result<(), ConfigError> {
         for (index, region) in self.memory.iter().enumerate() {
             if region.unknown_flags() != 0 {
-                return Err(ConfigError::Value {
-                    field: "flags (mem_regions)",
-                    index,
-                    value: region.unknown_flags(),
-                });
+                return Err(ConfigError::Value { field: "flags (mem_regions)", index, value: region.unknown_flags() });
             }
         }
         for (index, device) in self.pci_devices.iter().enumerate() {
             if device.kind().is_none() {
-                return Err(ConfigError::Value {
-                    field: "type (pci_devices)",
-                    index,
-                    value: device.kind.into(),
-                });
+                return Err(ConfigError::Value { field: "type (pci_devices)", index, value: device.kind.into() });
             }
         }
         for (index, region) in self.cache.iter().enumerate() {
             if !(1..=3).contains(&region.kind) {
-                return Err(ConfigError::Value {
-                    field: "type (cache_regions)",
-                    index,
-                    value: region.kind.into(),
-                });
+                return Err(ConfigError::Value { field: "type (cache_regions)", index, value: region.kind.into() });
             }
         }
         Ok(())
@@ -269,18 +200,13 @@ impl<'a> CellConfig<'a> {
     /// Numbers of the cell's CPUs, ascending.
     #[must_use]
     pub const fn cpus(&self) -> Cpus<'a> {
-        Cpus {
-            set: self.cpu_set,
-            next: 0,
-        }
+        Cpus { set: self.cpu_set, next: 0 }
     }
 
     /// Whether the cell owns this CPU.
     #[must_use]
     pub fn has_cpu(&self, cpu: u32) -> bool {
-        self.cpu_set
-            .get(cpu as usize / 8)
-            .is_some_and(|byte| byte & (1 << (cpu % 8)) != 0)
+        self.cpu_set.get(cpu as usize / 8).is_some_and(|byte| byte & (1 << (cpu % 8)) != 0)
     }
 
     /// Memory regions.
@@ -334,9 +260,7 @@ impl<'a> CellConfig<'a> {
     /// The communication region, if the cell has one.
     #[must_use]
     pub fn comm_region(&self) -> Option<&'a Memory> {
-        self.memory
-            .iter()
-            .find(|region| region.flags().contains(super::MemoryFlags::COMM_REGION))
+        self.memory.iter().find(|region| region.flags().contains(super::MemoryFlags::COMM_REGION))
     }
 
     /// Bytes of the configuration.

@@ -64,50 +64,27 @@ impl core::fmt::Display for ConfigError {
                     "the file ends inside {part} ({have} bytes left): it was cut, or a count in its header is wrong"
                 )
             }
-            Self::Signature { expected } => write!(
-                f,
-                "not a configuration: it does not start with \"{expected}\""
-            ),
+            Self::Signature { expected } => write!(f, "not a configuration: it does not start with \"{expected}\""),
             Self::WrongKind { found, wanted } => {
-                write!(
-                    f,
-                    "this is a {found} configuration, a {wanted} configuration is needed: give the other file"
-                )
+                write!(f, "this is a {found} configuration, a {wanted} configuration is needed: give the other file")
             }
             Self::OldFormat { revision } => write!(
                 f,
                 "configuration of the old format (revision {revision}), revision {REVISION} is needed: rebuild it with the headers of revision {REVISION}"
             ),
             Self::Architecture(arch) => {
-                write!(
-                    f,
-                    "architecture: configuration is for architecture {arch}, x86 (0) is needed"
-                )
+                write!(f, "architecture: configuration is for architecture {arch}, x86 (0) is needed")
             }
             Self::Revision(revision) => write!(
                 f,
                 "revision: configuration has revision {revision}, {REVISION} is needed: rebuild it with the headers of revision {REVISION}"
             ),
-            Self::Name => write!(
-                f,
-                "name: must be 1 to 31 printable ASCII characters, ended by NUL"
-            ),
+            Self::Name => write!(f, "name: must be 1 to 31 printable ASCII characters, ended by NUL"),
             Self::CpuSetSize(size) => {
-                write!(
-                    f,
-                    "cpu_set_size: {size} bytes; give 1 to {} bytes (8 hold 64 CPUs)",
-                    super::MAX_CPU_SET
-                )
+                write!(f, "cpu_set_size: {size} bytes; give 1 to {} bytes (8 hold 64 CPUs)", super::MAX_CPU_SET)
             }
-            Self::Value {
-                field,
-                index,
-                value,
-            } => {
-                write!(
-                    f,
-                    "{field} of record {index}: {value:#x} is not defined in revision {REVISION}"
-                )
+            Self::Value { field, index, value } => {
+                write!(f, "{field} of record {index}: {value:#x} is not defined in revision {REVISION}")
             }
             Self::NoSpace { need } => write!(f, "the buffer is too small, {need} bytes are needed"),
             Self::TooMany(field) => write!(f, "{field}: too many records"),

@@ -16,19 +16,7 @@ pub enum PciKind {
 }
 
 /// A PCI function, 56 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PciDevice {
     /// [`PciKind`].
@@ -85,27 +73,13 @@ impl PciDevice {
 
     /// A shared memory device with 4 KiB of registers and, for `vectors` above 0, an MSI-X table.
     #[must_use]
-    pub fn ivshmem(
-        bdf: u16,
-        regions_start: u32,
-        dev_id: u8,
-        peers: u8,
-        protocol: u16,
-        vectors: u16,
-    ) -> Self {
+    pub fn ivshmem(bdf: u16, regions_start: u32, dev_id: u8, peers: u8, protocol: u16, vectors: u16) -> Self {
         let page = U32::new(0xffff_f000);
         let none = U32::new(0);
         Self {
             kind: PciKind::Ivshmem as u8,
             bdf: U16::new(bdf),
-            bar_mask: [
-                page,
-                if vectors > 0 { page } else { none },
-                none,
-                none,
-                none,
-                none,
-            ],
+            bar_mask: [page, if vectors > 0 { page } else { none }, none, none, none, none],
             num_msix_vectors: U16::new(vectors),
             shmem_regions_start: U32::new(regions_start),
             shmem_dev_id: dev_id,
@@ -136,19 +110,7 @@ impl PciDevice {
 }
 
 /// A PCI capability, 8 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PciCapability {
     /// Id; bit 15 marks an extended one.
@@ -170,12 +132,7 @@ impl PciCapability {
     /// A capability.
     #[must_use]
     pub const fn new(id: u16, start: u16, len: u16, flags: u16) -> Self {
-        Self {
-            id: U16::new(id),
-            start: U16::new(start),
-            len: U16::new(len),
-            flags: U16::new(flags),
-        }
+        Self { id: U16::new(id), start: U16::new(start), len: U16::new(len), flags: U16::new(flags) }
     }
 
     /// Whether the cell may write it.
@@ -195,9 +152,6 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<PciDevice>() == 56);
     assert!(offset_of!(PciDevice, bar_mask) == 0x06 && offset_of!(PciDevice, caps_start) == 0x1e);
-    assert!(
-        offset_of!(PciDevice, msix_address) == 0x28
-            && offset_of!(PciDevice, shmem_protocol) == 0x36
-    );
+    assert!(offset_of!(PciDevice, msix_address) == 0x28 && offset_of!(PciDevice, shmem_protocol) == 0x36);
     assert!(size_of::<PciCapability>() == 8);
 };

@@ -84,19 +84,7 @@ pub enum ConsoleKind {
 }
 
 /// A console, 32 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Console {
     /// Address or port.
@@ -132,11 +120,7 @@ impl Console {
     pub fn pio_port(&self) -> Option<u16> {
         let flags = ConsoleFlags::from_bits(self.flags.get())?;
         let is_uart = self.kind.get() == ConsoleKind::Uart8250 as u16;
-        if is_uart && !flags.contains(ConsoleFlags::MMIO) {
-            u16::try_from(self.address.get()).ok()
-        } else {
-            None
-        }
+        if is_uart && !flags.contains(ConsoleFlags::MMIO) { u16::try_from(self.address.get()).ok() } else { None }
     }
 }
 
@@ -166,9 +150,9 @@ pub struct CellDescriptor {
     pub num_irqchips: U32,
     /// Number of [`PortRange`] records.
     pub num_pio_regions: U32,
-    /// Number of [`PciDevice`] records.
+    /// Number of [`super::PciDevice`] records.
     pub num_pci_devices: U32,
-    /// Number of [`PciCapability`] records.
+    /// Number of [`super::PciCapability`] records.
     pub num_pci_caps: U32,
     /// Number of stream ids (u32).
     pub num_stream_ids: U32,
@@ -183,19 +167,7 @@ pub struct CellDescriptor {
 }
 
 /// A memory region, 32 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Memory {
     phys_start: U64,
@@ -276,19 +248,7 @@ pub enum CacheKind {
 }
 
 /// A part of the cache, 12 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Cache {
     /// First part.
@@ -304,19 +264,7 @@ pub struct Cache {
 }
 
 /// Pins of an interrupt controller, 32 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct IrqChip {
     /// Address of its registers.
@@ -356,19 +304,7 @@ impl IrqChip {
 }
 
 /// A range of I/O ports, 4 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct PortRange {
     base: U16,
@@ -379,10 +315,7 @@ impl PortRange {
     /// `length` ports from `base` on.
     #[must_use]
     pub const fn new(base: u16, length: u16) -> Self {
-        Self {
-            base: U16::new(base),
-            length: U16::new(length),
-        }
+        Self { base: U16::new(base), length: U16::new(length) }
     }
 
     /// First port.
@@ -408,13 +341,8 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Console>() == 32);
     assert!(size_of::<CellDescriptor>() == 132);
-    assert!(
-        offset_of!(CellDescriptor, id) == 0x28 && offset_of!(CellDescriptor, num_irqchips) == 0x3c
-    );
-    assert!(
-        offset_of!(CellDescriptor, cpu_reset_address) == 0x54
-            && offset_of!(CellDescriptor, console) == 0x64
-    );
+    assert!(offset_of!(CellDescriptor, id) == 0x28 && offset_of!(CellDescriptor, num_irqchips) == 0x3c);
+    assert!(offset_of!(CellDescriptor, cpu_reset_address) == 0x54 && offset_of!(CellDescriptor, console) == 0x64);
     assert!(size_of::<Memory>() == 32);
     assert!(size_of::<Cache>() == 12);
     assert!(size_of::<IrqChip>() == 32);

@@ -43,19 +43,7 @@ pub enum IommuKind {
 }
 
 /// An IOMMU unit, 28 bytes.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    FromBytes,
-    IntoBytes,
-    Immutable,
-    KnownLayout,
-    Unaligned,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct IommuUnit {
     /// [`IommuKind`]; 0 ends the list.
@@ -142,51 +130,28 @@ impl<'a> SystemConfig<'a> {
     /// Reads a system configuration. Bytes behind it are ignored.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ConfigError> {
         check_signature(bytes, &SYSTEM_SIGNATURE, "JHSYS", "system")?;
-        let (header, rest) =
-            SystemHeader::ref_from_prefix(bytes).map_err(|_| ConfigError::Truncated {
-                part: "the system header",
-                have: bytes.len(),
-            })?;
-        let value = |field, value: u64| ConfigError::Value {
-            field,
-            index: 0,
-            value,
-        };
+        let (header, rest) = SystemHeader::ref_from_prefix(bytes)
+            .map_err(|_| ConfigError::Truncated { part: "the system header", have: bytes.len() })?;
+        let value = |field, value: u64| ConfigError::Value { field, index: 0, value };
         if SystemFlags::from_bits(header.flags.get()).is_none() {
-            return Err(value(
-                "flags (system)",
-                u64::from(header.flags.get() & !SystemFlags::all().bits()),
-            ));
+            return Err(value("flags (system)", u64::from(header.flags.get() & !SystemFlags::all().bits())));
         }
         if header.apic_mode > ApicMode::X2apic as u8 {
             return Err(value("x86.apic_mode", header.apic_mode.into()));
         }
         for (index, unit) in header.iommu_units.iter().enumerate() {
             if unit.size.get() != 0 && !(1..=2).contains(&unit.kind.get()) {
-                return Err(ConfigError::Value {
-                    field: "type (iommu_units)",
-                    index,
-                    value: unit.kind.get().into(),
-                });
+                return Err(ConfigError::Value { field: "type (iommu_units)", index, value: unit.kind.get().into() });
             }
         }
-        Ok(Self {
-            header,
-            root: CellConfig::parse_body(rest)?,
-        })
+        Ok(Self { header, root: CellConfig::parse_body(rest)? })
     }
 
     /// Checks only the heads, and tells how many bytes the whole configuration has.
     pub fn probe_size(bytes: &[u8]) -> Result<u64, ConfigError> {
         check_signature(bytes, &SYSTEM_SIGNATURE, "JHSYS", "system")?;
-        let cut = |_| ConfigError::Truncated {
-            part: "the system header",
-            have: bytes.len(),
-        };
-        let rest = bytes
-            .get(size_of::<SystemHeader>()..)
-            .ok_or(())
-            .map_err(cut)?;
+        let cut = |_| ConfigError::Truncated { part: "the system header", have: bytes.len() };
+        let rest = bytes.get(size_of::<SystemHeader>()..).ok_or(()).map_err(cut)?;
         let (root, _) = CellDescriptor::ref_from_prefix(rest).map_err(|_| cut(()))?;
         Ok(size_of::<SystemHeader>() as u64 + root.total_size())
     }
@@ -229,20 +194,12 @@ impl<'a> SystemConfig<'a> {
     #[must_use]
     pub fn mmconfig(&self) -> Option<(u64, u64)> {
         let base = self.header.pci_mmconfig_base.get();
-        (base != 0).then(|| {
-            (
-                base,
-                (u64::from(self.header.pci_mmconfig_end_bus) + 1) << 20,
-            )
-        })
+        (base != 0).then(|| (base, (u64::from(self.header.pci_mmconfig_end_bus) + 1) << 20))
     }
 
     /// IOMMU units.
     pub fn iommu_units(&self) -> impl Iterator<Item = &'a IommuUnit> + use<'a> {
-        self.header
-            .iommu_units
-            .iter()
-            .take_while(|unit| unit.size.get() != 0)
+        self.header.iommu_units.iter().take_while(|unit| unit.size.get() != 0)
     }
 
     /// Bytes of the configuration.

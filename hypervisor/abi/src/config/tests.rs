@@ -6,11 +6,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::*;
 
-fn parts<'a>(
-    memory: &'a [Memory],
-    devices: &'a [PciDevice],
-    caps: &'a [PciCapability],
-) -> CellParts<'a> {
+fn parts<'a>(memory: &'a [Memory], devices: &'a [PciDevice], caps: &'a [PciCapability]) -> CellParts<'a> {
     CellParts {
         name: "srtos",
         id: 1,
@@ -22,29 +18,15 @@ fn parts<'a>(
         pci_caps: caps,
         cpu_reset_address: 0x10_0000,
         msg_reply_timeout: 1000,
-        console: Console {
-            address: U64::new(0x3f8),
-            kind: U16::new(2),
-            ..Console::default()
-        },
+        console: Console { address: U64::new(0x3f8), kind: U16::new(2), ..Console::default() },
         ..CellParts::default()
     }
 }
 
 fn cell_bytes() -> Vec<u8> {
     let memory = [
-        Memory::new(
-            0x5100_0000,
-            0,
-            0x300_0000,
-            MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::LOADABLE,
-        ),
-        Memory::new(
-            0,
-            0x400_0000,
-            0x1000,
-            MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION,
-        ),
+        Memory::new(0x5100_0000, 0, 0x300_0000, MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::LOADABLE),
+        Memory::new(0, 0x400_0000, 0x1000, MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION),
     ];
     let devices = [PciDevice::ivshmem(0x70, 2, 1, 2, 0x4372, 2)];
     let caps = [PciCapability::new(5, 0x50, 14, PciCapability::WRITE)];
@@ -55,12 +37,7 @@ fn cell_bytes() -> Vec<u8> {
 }
 
 fn system_bytes() -> Vec<u8> {
-    let memory = [Memory::new(
-        0,
-        0,
-        0x5000_0000,
-        MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE,
-    )];
+    let memory = [Memory::new(0, 0, 0x5000_0000, MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE)];
     let irqchips = [IrqChip::new(0xfec0_0000, 0x1f0ff, 0x00ff_ffff)];
     let mut header = SystemHeader {
         hypervisor_memory: Memory::new(0x5000_0000, 0, 0x100_0000, MemoryFlags::empty()),
@@ -70,19 +47,9 @@ fn system_bytes() -> Vec<u8> {
         pm_timer_address: U16::new(0x608),
         ..SystemHeader::default()
     };
-    header.iommu_units[0] = IommuUnit {
-        kind: U32::new(2),
-        base: U64::new(0xfed9_0000),
-        size: U32::new(0x1000),
-        ..IommuUnit::default()
-    };
-    let root = CellParts {
-        name: "root",
-        id: 0,
-        irqchips: &irqchips,
-        cpu_set: &[0xf],
-        ..parts(&memory, &[], &[])
-    };
+    header.iommu_units[0] =
+        IommuUnit { kind: U32::new(2), base: U64::new(0xfed9_0000), size: U32::new(0x1000), ..IommuUnit::default() };
+    let root = CellParts { name: "root", id: 0, irqchips: &irqchips, cpu_set: &[0xf], ..parts(&memory, &[], &[]) };
     let parts = SystemParts { header, root };
     let mut out = vec![0; parts.size()];
     assert_eq!(parts.write(&mut out), Ok(out.len()));
@@ -161,30 +128,15 @@ fn errors_say_what_to_do() {
     assert!(error.to_string().contains("rebuild it"));
     let mut old = system_bytes();
     old[..8].copy_from_slice(b"JHSYST\x0c\0");
-    assert_eq!(
-        SystemConfig::parse(&old).unwrap_err(),
-        ConfigError::OldFormat { revision: 12 }
-    );
+    assert_eq!(SystemConfig::parse(&old).unwrap_err(), ConfigError::OldFormat { revision: 12 });
 
     let error = CellConfig::parse(&system_bytes()).unwrap_err();
-    assert_eq!(
-        error,
-        ConfigError::WrongKind {
-            found: "system",
-            wanted: "cell"
-        }
-    );
+    assert_eq!(error, ConfigError::WrongKind { found: "system", wanted: "cell" });
     assert_eq!(
         SystemConfig::parse(&cell_bytes()).unwrap_err(),
-        ConfigError::WrongKind {
-            found: "cell",
-            wanted: "system"
-        }
+        ConfigError::WrongKind { found: "cell", wanted: "system" }
     );
-    assert_eq!(
-        CellConfig::parse(b"\x7fELF\0\0\0\0").unwrap_err(),
-        ConfigError::Signature { expected: "JHCLL" }
-    );
+    assert_eq!(CellConfig::parse(b"\x7fELF\0\0\0\0").unwrap_err(), ConfigError::Signature { expected: "JHCLL" });
 }
 
 #[test]
@@ -199,60 +151,24 @@ fn wrong_values_are_refused() {
     assert_eq!(with(8, &[0]), ConfigError::Name);
     assert_eq!(with(8, &[b'x'; 32]), ConfigError::Name);
     assert_eq!(with(8, &[0xff]), ConfigError::Name);
-    assert_eq!(
-        with(0x2c, &[0x10]),
-        ConfigError::Value {
-            field: "flags (cell)",
-            index: 0,
-            value: 0x10
-        }
-    );
+    assert_eq!(with(0x2c, &[0x10]), ConfigError::Value { field: "flags (cell)", index: 0, value: 0x10 });
     assert_eq!(with(0x30, &[0, 0]), ConfigError::CpuSetSize(0));
     assert_eq!(with(0x30, &[1, 16]), ConfigError::CpuSetSize(4097));
-    assert!(matches!(
-        with(0x34, &[0xff; 4]),
-        ConfigError::Truncated {
-            part: "mem_regions (num_memory_regions)",
-            ..
-        }
-    ));
+    assert!(matches!(with(0x34, &[0xff; 4]), ConfigError::Truncated { part: "mem_regions (num_memory_regions)", .. }));
     let flags = 132 + 8 + 32 + 24;
-    assert_eq!(
-        with(flags + 3, &[1]),
-        ConfigError::Value {
-            field: "flags (mem_regions)",
-            index: 1,
-            value: 0x100_0000
-        }
-    );
+    assert_eq!(with(flags + 3, &[1]), ConfigError::Value { field: "flags (mem_regions)", index: 1, value: 0x100_0000 });
     let device = 132 + 8 + 64 + 4;
-    assert_eq!(
-        with(device, &[9]),
-        ConfigError::Value {
-            field: "type (pci_devices)",
-            index: 0,
-            value: 9
-        }
-    );
+    assert_eq!(with(device, &[9]), ConfigError::Value { field: "type (pci_devices)", index: 0, value: 9 });
 }
 
 #[test]
 fn the_writer_refuses_what_the_reader_would() {
     assert_eq!(name(""), Err(ConfigError::Name));
-    assert_eq!(
-        name("0123456789012345678901234567890x"),
-        Err(ConfigError::Name)
-    );
+    assert_eq!(name("0123456789012345678901234567890x"), Err(ConfigError::Name));
     assert_eq!(name("a\nb"), Err(ConfigError::Name));
     let parts = parts(&[], &[], &[]);
-    assert_eq!(
-        parts.write(&mut [0; 10]),
-        Err(ConfigError::NoSpace { need: parts.size() })
-    );
-    let none = CellParts {
-        cpu_set: &[],
-        ..parts
-    };
+    assert_eq!(parts.write(&mut [0; 10]), Err(ConfigError::NoSpace { need: parts.size() }));
+    let none = CellParts { cpu_set: &[], ..parts };
     assert_eq!(none.write(&mut [0; 1000]), Err(ConfigError::CpuSetSize(0)));
     assert_eq!(bar_mask(0x1000), 0xffff_f000);
     assert_eq!(bar_mask(0x1001), 0);
@@ -262,25 +178,15 @@ fn the_writer_refuses_what_the_reader_would() {
 fn walk(cell: &CellConfig<'_>) -> u64 {
     let mut sum = cell.cpus().map(u64::from).sum::<u64>() + cell.total_size();
     for region in cell.memory() {
-        sum ^= region.flags().bits()
-            ^ u64::from(region.contains_virt(sum))
-            ^ u64::from(region.contains_phys(sum));
+        sum ^= region.flags().bits() ^ u64::from(region.contains_virt(sum)) ^ u64::from(region.contains_phys(sum));
     }
     for chip in cell.irqchips() {
         sum ^= u64::from(chip.owns_pin(sum as u32));
     }
     for device in cell.pci_devices() {
-        sum ^= cell
-            .caps_of(device)
-            .iter()
-            .filter(|cap| cap.contains(0x40))
-            .count() as u64;
+        sum ^= cell.caps_of(device).iter().filter(|cap| cap.contains(0x40)).count() as u64;
     }
-    sum ^ cell
-        .ports()
-        .iter()
-        .map(|range| u64::from(range.end()))
-        .sum::<u64>()
+    sum ^ cell.ports().iter().map(|range| u64::from(range.end())).sum::<u64>()
 }
 
 proptest! {

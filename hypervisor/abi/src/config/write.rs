@@ -6,17 +6,12 @@ use zerocopy::{Immutable, IntoBytes};
 use super::pci::{PciCapability, PciDevice};
 use super::records::{Cache, CellDescriptor, CellFlags, Console, IrqChip, Memory, PortRange};
 use super::system::SystemHeader;
-use super::{
-    ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, NAME_LEN, REVISION, SYSTEM_SIGNATURE,
-};
+use super::{ARCH_X86, CELL_SIGNATURE, ConfigError, MAX_CPU_SET, NAME_LEN, REVISION, SYSTEM_SIGNATURE};
 
 /// The name field for `text`: 1 to 31 printable ASCII characters.
 pub fn name(text: &str) -> Result<[u8; NAME_LEN], ConfigError> {
     let bytes = text.as_bytes();
-    if bytes.is_empty()
-        || bytes.len() >= NAME_LEN
-        || !bytes.iter().all(|byte| (0x20..0x7f).contains(byte))
-    {
+    if bytes.is_empty() || bytes.len() >= NAME_LEN || !bytes.iter().all(|byte| (0x20..0x7f).contains(byte)) {
         return Err(ConfigError::Name);
     }
     let mut field = [0; NAME_LEN];
@@ -27,11 +22,7 @@ pub fn name(text: &str) -> Result<[u8; NAME_LEN], ConfigError> {
 /// The `bar_mask` word of a 32-bit memory BAR of `size` bytes (a power of two of at least 16), 0 for an absent one.
 #[must_use]
 pub const fn bar_mask(size: u32) -> u32 {
-    if size < 16 || !size.is_power_of_two() {
-        0
-    } else {
-        !(size - 1)
-    }
+    if size < 16 || !size.is_power_of_two() { 0 } else { !(size - 1) }
 }
 
 /// A cell configuration to write.
@@ -76,17 +67,14 @@ impl Sink<'_> {
     fn put(&mut self, part: &(impl IntoBytes + Immutable + ?Sized)) -> Result<(), ConfigError> {
         let bytes = part.as_bytes();
         let room = self.out.get_mut(self.len..self.len + bytes.len());
-        room.ok_or(ConfigError::NoSpace { need: self.need })?
-            .copy_from_slice(bytes);
+        room.ok_or(ConfigError::NoSpace { need: self.need })?.copy_from_slice(bytes);
         self.len += bytes.len();
         Ok(())
     }
 }
 
 fn count(records: usize, field: &'static str) -> Result<U32, ConfigError> {
-    u32::try_from(records)
-        .map(U32::new)
-        .map_err(|_| ConfigError::TooMany(field))
+    u32::try_from(records).map(U32::new).map_err(|_| ConfigError::TooMany(field))
 }
 
 impl CellParts<'_> {
@@ -132,11 +120,7 @@ impl CellParts<'_> {
 
     /// Writes the configuration to the front of `out`; the number of bytes written is [`CellParts::size`].
     pub fn write(&self, out: &mut [u8]) -> Result<usize, ConfigError> {
-        let mut sink = Sink {
-            out,
-            len: 0,
-            need: self.size(),
-        };
+        let mut sink = Sink { out, len: 0, need: self.size() };
         self.write_to(&mut sink)?;
         Ok(sink.len)
     }
@@ -177,11 +161,7 @@ impl SystemParts<'_> {
             revision: U16::new(REVISION),
             ..self.header
         };
-        let mut sink = Sink {
-            out,
-            len: 0,
-            need: self.size(),
-        };
+        let mut sink = Sink { out, len: 0, need: self.size() };
         sink.put(&header)?;
         self.root.write_to(&mut sink)?;
         Ok(sink.len)

@@ -31,12 +31,7 @@ impl Machine for Fake {
 
 fn config(pins: u128) -> Vec<u8> {
     let chips = [IrqChip::new(CHIP, 0, pins)];
-    let parts = CellParts {
-        name: "cell",
-        cpu_set: &[1],
-        irqchips: &chips,
-        ..CellParts::default()
-    };
+    let parts = CellParts { name: "cell", cpu_set: &[1], irqchips: &chips, ..CellParts::default() };
     let mut out = vec![0; parts.size()];
     parts.write(&mut out).unwrap();
     out
@@ -54,33 +49,23 @@ impl Bench {
         for (pin, entry) in [(4, 0x21), (9, 0xa022), (10, 0xa023)] {
             machine.registers.insert(entry_index(pin), entry);
         }
-        let mut bench = Self {
-            chips: Ioapics::new(),
-            machine,
-        };
+        let mut bench = Self { chips: Ioapics::new(), machine };
         bench.attach(ROOT_CELL, 0xff_ffff).unwrap();
         bench
     }
 
     fn attach(&mut self, cell: u32, pins: u128) -> Result<(), AssignError> {
         let bytes = config(pins);
-        self.chips
-            .attach_cell(cell, &CellConfig::parse(&bytes).unwrap(), &mut self.machine)
+        self.chips.attach_cell(cell, &CellConfig::parse(&bytes).unwrap(), &mut self.machine)
     }
 
     fn put(&mut self, cell: u32, index: u8, value: u32) -> Write {
-        assert_eq!(
-            self.chips.write(cell, CHIP, 4, index.into()),
-            Some(Write::Done)
-        );
+        assert_eq!(self.chips.write(cell, CHIP, 4, index.into()), Some(Write::Done));
         self.chips.write(cell, CHIP + 0x10, 4, value).unwrap()
     }
 
     fn get(&mut self, cell: u32, index: u8) -> Read {
-        assert_eq!(
-            self.chips.write(cell, CHIP, 4, index.into()),
-            Some(Write::Done)
-        );
+        assert_eq!(self.chips.write(cell, CHIP, 4, index.into()), Some(Write::Done));
         self.chips.read(cell, CHIP + 0x10, 4).unwrap()
     }
 }
@@ -93,74 +78,26 @@ fn register(index: u8) -> Register {
 fn the_root_cell_goes_on_as_before() {
     let mut b = Bench::new();
     assert_eq!(b.machine.registers[&entry_index(4)], 0x21, "untouched");
-    assert_eq!(
-        b.get(ROOT_CELL, entry_index(4)),
-        Read::Register(register(0x18))
-    );
+    assert_eq!(b.get(ROOT_CELL, entry_index(4)), Read::Register(register(0x18)));
     assert_eq!(b.get(ROOT_CELL, 1), Read::Register(register(1)));
-    assert_eq!(
-        b.put(ROOT_CELL, 0, 5 << 24),
-        Write::Register {
-            register: register(0),
-            value: 5 << 24
-        }
-    );
-    let unmasked = Write::Checked {
-        register: register(0x18),
-        value: 0x31,
-        entry: Entry(0x31),
-    };
+    assert_eq!(b.put(ROOT_CELL, 0, 5 << 24), Write::Register { register: register(0), value: 5 << 24 });
+    let unmasked = Write::Checked { register: register(0x18), value: 0x31, entry: Entry(0x31) };
     assert_eq!(b.put(ROOT_CELL, 0x18, 0x31), unmasked);
-    assert_eq!(
-        b.put(ROOT_CELL, 0x18, 0x1_0031),
-        Write::Register {
-            register: register(0x18),
-            value: 0x1_0031
-        }
-    );
-    assert_eq!(
-        b.chips.write(ROOT_CELL, CHIP + 0x40, 4, 0x22),
-        Some(Write::Eoi {
-            chip: CHIP,
-            vector: 0x22
-        })
-    );
+    assert_eq!(b.put(ROOT_CELL, 0x18, 0x1_0031), Write::Register { register: register(0x18), value: 0x1_0031 });
+    assert_eq!(b.chips.write(ROOT_CELL, CHIP + 0x40, 4, 0x22), Some(Write::Eoi { chip: CHIP, vector: 0x22 }));
 }
 
 #[test]
 fn an_entry_is_checked_as_a_whole_when_it_would_deliver() {
     let mut b = Bench::new();
     b.attach(RT, 1 << 10).unwrap();
-    assert_eq!(
-        b.put(RT, 0x25, 3 << 24),
-        Write::Register {
-            register: register(0x25),
-            value: 3 << 24
-        }
-    );
+    assert_eq!(b.put(RT, 0x25, 3 << 24), Write::Register { register: register(0x25), value: 3 << 24 });
     let entry = Entry(3 << 56 | 0xa02a);
-    assert_eq!(
-        b.put(RT, 0x24, 0xa02a),
-        Write::Checked {
-            register: register(0x24),
-            value: 0xa02a,
-            entry
-        }
-    );
-    assert_eq!(
-        (entry.vector(), entry.destination(), entry.delivery_mode()),
-        (0x2a, 3, 0)
-    );
+    assert_eq!(b.put(RT, 0x24, 0xa02a), Write::Checked { register: register(0x24), value: 0xa02a, entry });
+    assert_eq!((entry.vector(), entry.destination(), entry.delivery_mode()), (0x2a, 3, 0));
     assert!(entry.is_level() && entry.is_low_active() && !entry.is_logical() && !entry.is_masked());
     let moved = Entry(0xa02a);
-    assert_eq!(
-        b.put(RT, 0x25, 0),
-        Write::Checked {
-            register: register(0x25),
-            value: 0,
-            entry: moved
-        }
-    );
+    assert_eq!(b.put(RT, 0x25, 0), Write::Checked { register: register(0x25), value: 0, entry: moved });
 }
 
 #[test]
@@ -170,11 +107,7 @@ fn pins_change_hands_masked() {
     assert_eq!(b.machine.registers[&entry_index(10)], 0x1_0000);
     assert_eq!(b.machine.registers[&entry_index(9)], 0xa022);
     assert_eq!(b.attach(2, 3 << 9), Err(AssignError::Busy));
-    assert_eq!(
-        b.machine.registers[&entry_index(9)],
-        0xa022,
-        "nothing was taken"
-    );
+    assert_eq!(b.machine.registers[&entry_index(9)], 0xa022, "nothing was taken");
     // The root cell sees the pin as masked and may mask it, no more.
     assert_eq!(b.get(ROOT_CELL, 0x24), Read::Value(0x1_0000));
     assert_eq!(b.get(ROOT_CELL, 0x25), Read::Value(0));
@@ -192,10 +125,7 @@ fn pins_change_hands_masked() {
     b.chips.detach_cell(RT, &mut b.machine);
     assert_eq!(b.machine.registers[&0x24], 0x1_0000);
     assert_eq!(b.get(ROOT_CELL, 0x24), Read::Register(register(0x24)));
-    assert!(matches!(
-        b.put(ROOT_CELL, 0x24, 0xa023),
-        Write::Checked { .. }
-    ));
+    assert!(matches!(b.put(ROOT_CELL, 0x24, 0xa023), Write::Checked { .. }));
 }
 
 #[test]
@@ -205,14 +135,8 @@ fn each_cell_has_its_own_index() {
     b.chips.write(ROOT_CELL, CHIP, 4, 0x18);
     b.chips.write(RT, CHIP, 4, 0x24);
     assert_eq!(b.chips.read(ROOT_CELL, CHIP, 4), Some(Read::Value(0x18)));
-    assert_eq!(
-        b.chips.read(ROOT_CELL, CHIP + 0x10, 4),
-        Some(Read::Register(register(0x18)))
-    );
-    assert_eq!(
-        b.chips.read(RT, CHIP + 0x10, 4),
-        Some(Read::Register(register(0x24)))
-    );
+    assert_eq!(b.chips.read(ROOT_CELL, CHIP + 0x10, 4), Some(Read::Register(register(0x18))));
+    assert_eq!(b.chips.read(RT, CHIP + 0x10, 4), Some(Read::Register(register(0x24))));
 }
 
 #[test]
@@ -230,13 +154,7 @@ fn an_eoi_is_for_own_vectors() {
     let mut b = Bench::new();
     b.attach(RT, 1 << 10).unwrap();
     b.put(RT, 0x24, 0xa02a);
-    assert_eq!(
-        b.chips.write(RT, CHIP + 0x40, 4, 0x2a),
-        Some(Write::Eoi {
-            chip: CHIP,
-            vector: 0x2a
-        })
-    );
+    assert_eq!(b.chips.write(RT, CHIP + 0x40, 4, 0x2a), Some(Write::Eoi { chip: CHIP, vector: 0x2a }));
     assert_eq!(b.chips.write(RT, CHIP + 0x40, 4, 0x22), Some(Write::Done));
 }
 

@@ -16,10 +16,7 @@ pub struct Link {
 
 impl Link {
     pub(super) fn new(first: &PeerSetup) -> Self {
-        Self {
-            first: *first,
-            peers: [const { None }; MAX_PEERS],
-        }
+        Self { first: *first, peers: [const { None }; MAX_PEERS] }
     }
 
     pub(super) fn is_at(&self, domain: u16, bdf: u16) -> bool {
@@ -50,9 +47,7 @@ impl Link {
         for (id, peer) in ids.iter_mut().zip(&self.peers) {
             *id = peer.as_ref().is_some_and(|peer| peer.setup.owner == owner);
         }
-        ids.into_iter()
-            .enumerate()
-            .filter_map(|(id, owned)| owned.then_some(id as u8))
+        ids.into_iter().enumerate().filter_map(|(id, owned)| owned.then_some(id as u8))
     }
 
     /// The peer number of a cell.
@@ -61,39 +56,20 @@ impl Link {
         self.peers_of(owner).next()
     }
 
-    pub(super) fn attach(
-        &mut self,
-        setup: &PeerSetup,
-        actions: &mut impl FnMut(Action),
-    ) -> Result<(), AttachError> {
-        let shared = |s: &PeerSetup| {
-            (
-                s.peers,
-                s.vectors,
-                s.table,
-                s.table_size,
-                s.rw_size,
-                s.output_size,
-            )
-        };
+    pub(super) fn attach(&mut self, setup: &PeerSetup, actions: &mut impl FnMut(Action)) -> Result<(), AttachError> {
+        let shared = |s: &PeerSetup| (s.peers, s.vectors, s.table, s.table_size, s.rw_size, s.output_size);
         if shared(setup) != shared(&self.first) || setup.id >= setup.peers {
             return Err(AttachError::Mismatch);
         }
         let was_empty = self.is_empty();
-        let slot = self
-            .peers
-            .get_mut(usize::from(setup.id))
-            .ok_or(AttachError::Mismatch)?;
+        let slot = self.peers.get_mut(usize::from(setup.id)).ok_or(AttachError::Mismatch)?;
         if slot.is_some() {
             return Err(AttachError::Taken);
         }
         *slot = Some(Peer::new(setup));
         if was_empty {
             // Whatever was in that memory must not look like states.
-            actions(Action::ClearStateTable {
-                table: setup.table,
-                size: setup.table_size.into(),
-            });
+            actions(Action::ClearStateTable { table: setup.table, size: setup.table_size.into() });
         }
         Ok(())
     }
@@ -112,12 +88,7 @@ impl Link {
     }
 
     /// Makes a change that may open, move or close windows, and tells the difference.
-    fn changing_windows(
-        &mut self,
-        id: u8,
-        actions: &mut impl FnMut(Action),
-        change: impl FnOnce(&mut Peer),
-    ) {
+    fn changing_windows(&mut self, id: u8, actions: &mut impl FnMut(Action), change: impl FnOnce(&mut Peer)) {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };
@@ -126,25 +97,11 @@ impl Link {
         let owner = peer.setup.owner;
         let after = BARS.map(|bar| peer.window(bar));
         let moved = |n: usize| before[n] != after[n];
-        for (address, size) in (0..BARS.len())
-            .filter(|&n| moved(n))
-            .filter_map(|n| before[n])
-        {
-            actions(Action::UnmapBar {
-                owner,
-                address,
-                size,
-            });
+        for (address, size) in (0..BARS.len()).filter(|&n| moved(n)).filter_map(|n| before[n]) {
+            actions(Action::UnmapBar { owner, address, size });
         }
-        for (address, size) in (0..BARS.len())
-            .filter(|&n| moved(n))
-            .filter_map(|n| after[n])
-        {
-            actions(Action::MapBar {
-                owner,
-                address,
-                size,
-            });
+        for (address, size) in (0..BARS.len()).filter(|&n| moved(n)).filter_map(|n| after[n]) {
+            actions(Action::MapBar { owner, address, size });
         }
     }
 
@@ -157,11 +114,7 @@ impl Link {
             return;
         }
         peer.state = value;
-        actions(Action::WriteStateTable {
-            table,
-            index: id,
-            value,
-        });
+        actions(Action::WriteStateTable { table, index: id, value });
         for other in 0..MAX_PEERS as u8 {
             if other != id {
                 self.interrupt(other, VECTOR_STATE, actions);
@@ -174,12 +127,7 @@ impl Link {
             return;
         };
         if let Some((address, data)) = peer.interrupt(vector) {
-            actions(Action::Notify {
-                owner: peer.setup.owner,
-                peer: id,
-                address,
-                data,
-            });
+            actions(Action::Notify { owner: peer.setup.owner, peer: id, address, data });
         }
     }
 
@@ -198,19 +146,11 @@ impl Link {
     /// Reads configuration space of a function.
     #[must_use]
     pub fn config_read(&self, id: u8, offset: u16, size: u8) -> u32 {
-        self.peer(id)
-            .map_or(u32::MAX, |peer| peer.config_read(offset, size))
+        self.peer(id).map_or(u32::MAX, |peer| peer.config_read(offset, size))
     }
 
     /// Writes configuration space of a function.
-    pub fn config_write(
-        &mut self,
-        id: u8,
-        offset: u16,
-        size: u8,
-        value: u32,
-        actions: &mut impl FnMut(Action),
-    ) {
+    pub fn config_write(&mut self, id: u8, offset: u16, size: u8, value: u32, actions: &mut impl FnMut(Action)) {
         self.changing_windows(id, actions, |peer| peer.config_write(offset, size, value));
     }
 
@@ -224,15 +164,7 @@ impl Link {
     ///
     /// The caller makes sure that what the writing CPU stored before is visible before it carries out a
     /// [`Action::Notify`].
-    pub fn write(
-        &mut self,
-        id: u8,
-        bar: Bar,
-        offset: u32,
-        size: u8,
-        value: u64,
-        actions: &mut impl FnMut(Action),
-    ) {
+    pub fn write(&mut self, id: u8, bar: Bar, offset: u32, size: u8, value: u64, actions: &mut impl FnMut(Action)) {
         let Some(peer) = self.peer_mut(id) else {
             return;
         };

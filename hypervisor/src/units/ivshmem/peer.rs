@@ -1,8 +1,6 @@
 //! One end of a link: its configuration space, its MSI-X table, its registers.
 
-use hypervisor_abi::ivshmem::{
-    BASE_CLASS, DEVICE_ID, MAX_VECTORS, VENDOR_ID, cfg, msix, reg, vendor_cap,
-};
+use hypervisor_abi::ivshmem::{BASE_CLASS, DEVICE_ID, MAX_VECTORS, VENDOR_ID, cfg, msix, reg, vendor_cap};
 
 use super::setup::PeerSetup;
 
@@ -27,12 +25,7 @@ struct Entry {
     masked: bool,
 }
 
-const RESET_ENTRY: Entry = Entry {
-    address_low: 0,
-    address_high: 0,
-    data: 0,
-    masked: true,
-};
+const RESET_ENTRY: Entry = Entry { address_low: 0, address_high: 0, data: 0, masked: true };
 
 /// One cell's end of a link.
 #[derive(Clone, Debug)]
@@ -91,10 +84,7 @@ impl Peer {
         if self.one_shot {
             self.interrupts = false;
         }
-        Some((
-            u64::from(entry.address_high) << 32 | u64::from(entry.address_low),
-            entry.data,
-        ))
+        Some((u64::from(entry.address_high) << 32 | u64::from(entry.address_low), entry.data))
     }
 
     fn config_dword(&self, offset: u16) -> u32 {
@@ -109,11 +99,7 @@ impl Peer {
             cfg::CAP_POINTER => cfg::VENDOR_CAP.into(),
             cfg::INTERRUPT if setup.vectors == 0 => u32::from((setup.bdf >> 3 & 3) + 1) << 8,
             cfg::VENDOR_CAP => {
-                let next = if setup.vectors > 0 {
-                    cfg::MSIX_CAP as u8
-                } else {
-                    0
-                };
+                let next = if setup.vectors > 0 { cfg::MSIX_CAP as u8 } else { 0 };
                 u32::from_le_bytes([vendor_cap::ID, next, vendor_cap::LEN, self.one_shot.into()])
             }
             cfg::MSIX_CAP if setup.vectors > 0 => {
@@ -129,12 +115,8 @@ impl Peer {
                 vendor_cap::BASE_ADDRESS => setup.base as u32,
                 _ => (setup.base >> 32) as u32,
             },
-            _ if setup.vectors > 0 && cap(cfg::MSIX_CAP) == msix::TABLE => {
-                msix::TABLE_OFFSET | msix::BAR
-            }
-            _ if setup.vectors > 0 && cap(cfg::MSIX_CAP) == msix::PBA => {
-                msix::PBA_OFFSET | msix::BAR
-            }
+            _ if setup.vectors > 0 && cap(cfg::MSIX_CAP) == msix::TABLE => msix::TABLE_OFFSET | msix::BAR,
+            _ if setup.vectors > 0 && cap(cfg::MSIX_CAP) == msix::PBA => msix::PBA_OFFSET | msix::BAR,
             _ => 0,
         }
     }
@@ -158,9 +140,7 @@ impl Peer {
         // New content of a register of which only the bits in `writable` change.
         let merge = |old: u32, writable: u32| old & !(writable & bytes) | value & writable & bytes;
         match dword {
-            cfg::COMMAND => {
-                self.command = merge(self.command.into(), cfg::COMMAND_WRITABLE.into()) as u16
-            }
+            cfg::COMMAND => self.command = merge(self.command.into(), cfg::COMMAND_WRITABLE.into()) as u16,
             cfg::BAR0 => self.bars[0] = merge(self.bars[0], self.setup.bar_mask[0]),
             cfg::BAR1 => self.bars[1] = merge(self.bars[1], self.setup.bar_mask[1]),
             cfg::VENDOR_CAP => {
@@ -169,10 +149,7 @@ impl Peer {
             }
             cfg::MSIX_CAP if self.setup.vectors > 0 => {
                 let writable = msix::CONTROL_ENABLE | msix::CONTROL_MASK_ALL;
-                let control = merge(
-                    u32::from(self.msix_control) << 16,
-                    u32::from(writable) << 16,
-                );
+                let control = merge(u32::from(self.msix_control) << 16, u32::from(writable) << 16);
                 self.msix_control = (control >> 16) as u16;
             }
             _ => {}

@@ -62,11 +62,7 @@ fn valid_mask(mask: u32, least: u32) -> bool {
 
 impl PeerSetup {
     /// Reads and checks the record of one function.
-    pub fn from_config(
-        owner: u32,
-        cell: &CellConfig<'_>,
-        device: &PciDevice,
-    ) -> Result<Self, SetupError> {
+    pub fn from_config(owner: u32, cell: &CellConfig<'_>, device: &PciDevice) -> Result<Self, SetupError> {
         if device.kind() != Some(PciKind::Ivshmem) {
             return Err(SetupError::Kind);
         }
@@ -84,8 +80,7 @@ impl PeerSetup {
         let start = device.shmem_regions_start.get() as usize;
         let count = FIXED_REGIONS as usize + usize::from(peers);
         let end = start.checked_add(count).ok_or(SetupError::Regions)?;
-        let [table, rw, outputs @ ..] = cell.memory().get(start..end).ok_or(SetupError::Regions)?
-        else {
+        let [table, rw, outputs @ ..] = cell.memory().get(start..end).ok_or(SetupError::Regions)? else {
             return Err(SetupError::Regions);
         };
         let table_size = u32::try_from(table.size()).map_err(|_| SetupError::StateTable)?;
@@ -99,11 +94,7 @@ impl PeerSetup {
         }
         let bar_mask = [device.bar_mask[0].get(), device.bar_mask[1].get()];
         // Old configurations give the MSI-X BAR 512 bytes, which then lie on a page of their own all the same.
-        let table_bar = if vectors > 0 {
-            valid_mask(bar_mask[1], 0x200)
-        } else {
-            bar_mask[1] == 0
-        };
+        let table_bar = if vectors > 0 { valid_mask(bar_mask[1], 0x200) } else { bar_mask[1] == 0 };
         if !valid_mask(bar_mask[0], 0x1000) || !table_bar {
             return Err(SetupError::Bars);
         }

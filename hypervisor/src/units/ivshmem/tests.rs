@@ -38,26 +38,16 @@ struct Bench {
 
 impl Bench {
     fn new(peers: u8) -> Self {
-        let mut bench = Self {
-            links: Links::new(),
-            done: Vec::new(),
-        };
+        let mut bench = Self { links: Links::new(), done: Vec::new() };
         for id in 0..peers {
             bench.attach(&setup(id.into(), id, peers)).unwrap();
         }
-        assert_eq!(
-            bench.take(),
-            [Action::ClearStateTable {
-                table: TABLE,
-                size: 0x1000
-            }]
-        );
+        assert_eq!(bench.take(), [Action::ClearStateTable { table: TABLE, size: 0x1000 }]);
         bench
     }
 
     fn attach(&mut self, setup: &PeerSetup) -> Result<(), AttachError> {
-        self.links
-            .attach(setup, &mut |action| self.done.push(action))
+        self.links.attach(setup, &mut |action| self.done.push(action))
     }
 
     fn take(&mut self) -> Vec<Action> {
@@ -71,61 +61,32 @@ impl Bench {
 
     fn config_write(&mut self, owner: u32, offset: u16, size: u8, value: u32) {
         let (link, id) = self.links.function(owner, BDF).unwrap();
-        link.config_write(id, offset, size, value, &mut |action| {
-            self.done.push(action)
-        });
+        link.config_write(id, offset, size, value, &mut |action| self.done.push(action));
     }
 
     fn write(&mut self, owner: u32, register: u32, value: u32) {
         let address = base(owner) + u64::from(register);
-        assert!(
-            self.links
-                .write(owner, address, 4, value.into(), &mut |action| self
-                    .done
-                    .push(action))
-        );
+        assert!(self.links.write(owner, address, 4, value.into(), &mut |action| self.done.push(action)));
     }
 
     fn read(&mut self, owner: u32, register: u32) -> u32 {
-        self.links
-            .read(owner, base(owner) + u64::from(register), 4)
-            .unwrap() as u32
+        self.links.read(owner, base(owner) + u64::from(register), 4).unwrap() as u32
     }
 
     fn write_table(&mut self, owner: u32, offset: u32, size: u8, value: u64) {
         let address = base(owner) + 0x1000 + u64::from(offset);
-        assert!(
-            self.links
-                .write(owner, address, size, value, &mut |action| self
-                    .done
-                    .push(action))
-        );
+        assert!(self.links.write(owner, address, size, value, &mut |action| self.done.push(action)));
     }
 
     /// What a driver does: BARs, decoding, bus master, MSI-X, both vectors, interrupts on.
     fn start(&mut self, owner: u32) {
         self.config_write(owner, cfg::BAR0, 4, base(owner) as u32);
         self.config_write(owner, cfg::BAR1, 4, base(owner) as u32 + 0x1000);
-        self.config_write(
-            owner,
-            cfg::COMMAND,
-            2,
-            (cfg::COMMAND_MEMORY | cfg::COMMAND_MASTER).into(),
-        );
-        self.config_write(
-            owner,
-            cfg::MSIX_CAP + msix::CONTROL,
-            2,
-            msix::CONTROL_ENABLE.into(),
-        );
+        self.config_write(owner, cfg::COMMAND, 2, (cfg::COMMAND_MEMORY | cfg::COMMAND_MASTER).into());
+        self.config_write(owner, cfg::MSIX_CAP + msix::CONTROL, 2, msix::CONTROL_ENABLE.into());
         for vector in 0..2 {
             self.write_table(owner, vector * 16, 8, message(owner).0);
-            self.write_table(
-                owner,
-                vector * 16 + 8,
-                8,
-                (message(owner).1 + vector).into(),
-            );
+            self.write_table(owner, vector * 16 + 8, 8, (message(owner).1 + vector).into());
         }
         self.write(owner, reg::INT_CONTROL, 1);
         self.take();
@@ -134,13 +95,7 @@ impl Bench {
     fn notified(&mut self) -> Vec<(u32, u32)> {
         let mut all = Vec::new();
         for action in self.take() {
-            if let Action::Notify {
-                owner,
-                address,
-                data,
-                ..
-            } = action
-            {
+            if let Action::Notify { owner, address, data, .. } = action {
                 assert_eq!(address, message(owner).0);
                 all.push((owner, data));
             }
@@ -169,45 +124,22 @@ fn the_function_looks_as_specified() {
     assert_eq!(b.config_read(RT, 0x3d, 1), 0);
     assert_eq!(b.config_read(RT, 0x40, 4), 0x0020_6009);
     assert_eq!(b.config_read(RT, 0x44, 4), 0x1000);
-    assert_eq!(
-        (b.config_read(RT, 0x48, 4), b.config_read(RT, 0x4c, 4)),
-        (0x1000_0000, 0)
-    );
-    assert_eq!(
-        (b.config_read(RT, 0x50, 4), b.config_read(RT, 0x54, 4)),
-        (0x80_0000, 0)
-    );
-    assert_eq!(
-        (b.config_read(RT, 0x58, 4), b.config_read(RT, 0x5c, 4)),
-        (0x41f_f000, 0)
-    );
+    assert_eq!((b.config_read(RT, 0x48, 4), b.config_read(RT, 0x4c, 4)), (0x1000_0000, 0));
+    assert_eq!((b.config_read(RT, 0x50, 4), b.config_read(RT, 0x54, 4)), (0x80_0000, 0));
+    assert_eq!((b.config_read(RT, 0x58, 4), b.config_read(RT, 0x5c, 4)), (0x41f_f000, 0));
     assert_eq!(b.config_read(ROOT, 0x58, 4), 0x541f_f000);
     assert_eq!(b.config_read(RT, 0x60, 4), 0x0001_0011);
-    assert_eq!(
-        (b.config_read(RT, 0x64, 4), b.config_read(RT, 0x68, 4)),
-        (1, 0x101)
-    );
+    assert_eq!((b.config_read(RT, 0x64, 4), b.config_read(RT, 0x68, 4)), (1, 0x101));
     assert_eq!(b.config_read(RT, 0x80, 4), u32::MAX);
     assert_eq!(b.config_read(RT, 0x100, 2), 0xffff);
-    assert_eq!(
-        (b.config_read(RT, 0x01, 1), b.config_read(RT, 0x02, 2)),
-        (0x11, 0x4106)
-    );
+    assert_eq!((b.config_read(RT, 0x01, 1), b.config_read(RT, 0x02, 2)), (0x11, 0x4106));
     assert_eq!(b.config_read(RT, 0x03, 2), 0xffff);
 }
 
 #[test]
 fn without_vectors_it_has_a_pin() {
-    let mut b = Bench {
-        links: Links::new(),
-        done: Vec::new(),
-    };
-    b.attach(&PeerSetup {
-        vectors: 0,
-        bar_mask: [0xffff_f000, 0],
-        ..setup(RT, 1, 2)
-    })
-    .unwrap();
+    let mut b = Bench { links: Links::new(), done: Vec::new() };
+    b.attach(&PeerSetup { vectors: 0, bar_mask: [0xffff_f000, 0], ..setup(RT, 1, 2) }).unwrap();
     assert_eq!(b.config_read(RT, 0x3d, 1), 3);
     assert_eq!(b.config_read(RT, 0x41, 1), 0);
     assert_eq!(b.config_read(RT, 0x60, 4), 0);
@@ -228,27 +160,15 @@ fn bars_can_be_sized_and_moved() {
     assert_eq!(b.config_read(RT, cfg::COMMAND, 2), 0x406);
     assert_eq!(b.take(), [], "a sizing value opens no window");
 
-    let map = |address| Action::MapBar {
-        owner: RT,
-        address,
-        size: 0x1000,
-    };
-    let unmap = |address| Action::UnmapBar {
-        owner: RT,
-        address,
-        size: 0x1000,
-    };
+    let map = |address| Action::MapBar { owner: RT, address, size: 0x1000 };
+    let unmap = |address| Action::UnmapBar { owner: RT, address, size: 0x1000 };
     b.config_write(RT, cfg::BAR0, 4, 0xf000_0000);
     assert_eq!(b.take(), [map(0xf000_0000)]);
     b.config_write(RT, cfg::BAR1, 4, 0xf000_1000);
     assert_eq!(b.take(), [map(0xf000_1000)]);
     assert_eq!(b.links.read(RT, 0xf000_0000, 4), Some(1));
     assert_eq!(b.links.read(RT, 0xf000_2000, 4), None);
-    assert_eq!(
-        b.links.read(ROOT, 0xf000_0000, 4),
-        None,
-        "the other cell's function has its own windows"
-    );
+    assert_eq!(b.links.read(ROOT, 0xf000_0000, 4), None, "the other cell's function has its own windows");
     b.config_write(RT, cfg::BAR0, 4, 0xf100_0000);
     assert_eq!(b.take(), [unmap(0xf000_0000), map(0xf100_0000)]);
     b.config_write(RT, cfg::COMMAND, 2, 0);
@@ -264,26 +184,17 @@ fn registers_read_as_specified() {
     let mut b = Bench::new(2);
     b.start(RT);
     assert_eq!((b.read(RT, reg::ID), b.read(RT, reg::MAX_PEERS)), (1, 2));
-    assert_eq!(
-        (b.read(RT, reg::INT_CONTROL), b.read(RT, reg::STATE)),
-        (1, 0)
-    );
+    assert_eq!((b.read(RT, reg::INT_CONTROL), b.read(RT, reg::STATE)), (1, 0));
     b.write(RT, reg::ID, 7);
     b.write(RT, 0x14, 7);
     b.write(RT, 0xffc, 7);
-    assert_eq!(
-        (b.read(RT, reg::ID), b.read(RT, 0x14), b.read(RT, 0xffc)),
-        (1, 0, 0)
-    );
+    assert_eq!((b.read(RT, reg::ID), b.read(RT, 0x14), b.read(RT, 0xffc)), (1, 0, 0));
     b.write(RT, reg::INT_CONTROL, 0xffff_fffe);
     assert_eq!(b.read(RT, reg::INT_CONTROL), 0);
     // Odd accesses read 0 and write nothing.
     assert_eq!(b.links.read(RT, base(RT), 8), Some(0));
     assert_eq!(b.links.read(RT, base(RT) + 1, 4), Some(0));
-    assert!(
-        b.links
-            .write(RT, base(RT) + 0x10, 1, 9, &mut |_| panic!("nothing to do"))
-    );
+    assert!(b.links.write(RT, base(RT) + 0x10, 1, 9, &mut |_| panic!("nothing to do")));
     assert_eq!(b.read(RT, reg::STATE), 0);
 }
 
@@ -292,15 +203,7 @@ fn a_new_state_is_published_and_told_to_all_others_once() {
     let mut b = Bench::new(3);
     (0..3).for_each(|owner| b.start(owner));
     b.write(RT, reg::STATE, 5);
-    assert_eq!(
-        b.done[0],
-        Action::WriteStateTable {
-            table: TABLE,
-            index: 1,
-            value: 5
-        },
-        "table first"
-    );
+    assert_eq!(b.done[0], Action::WriteStateTable { table: TABLE, index: 1, value: 5 }, "table first");
     assert_eq!(b.notified(), [(0, 0x40), (2, 0x60)]);
     assert_eq!(b.read(RT, reg::STATE), 5);
     b.write(RT, reg::STATE, 5);
@@ -318,14 +221,9 @@ fn a_doorbell_rings_the_vector_of_the_target() {
     assert_eq!(b.notified(), [(ROOT, 0x41)]);
     b.write(ROOT, reg::DOORBELL, doorbell(1, 0));
     assert_eq!(b.notified(), [(RT, 0x50)]);
-    for nobody in [
-        doorbell(0, 2),
-        doorbell(0, 16),
-        doorbell(0, 0xffff),
-        doorbell(2, 0),
-        doorbell(12, 0),
-        doorbell(0x101, 0),
-    ] {
+    for nobody in
+        [doorbell(0, 2), doorbell(0, 16), doorbell(0, 0xffff), doorbell(2, 0), doorbell(12, 0), doorbell(0x101, 0)]
+    {
         b.write(RT, reg::DOORBELL, nobody);
         assert_eq!(b.take(), [], "{nobody:#x}");
     }
@@ -336,26 +234,11 @@ fn a_doorbell_rings_the_vector_of_the_target() {
 fn every_switch_can_hold_an_interrupt_back_and_nothing_is_pending() {
     type Step = fn(&mut Bench);
     let cases: [(Step, Step); 5] = [
-        (
-            |b| b.write(ROOT, reg::INT_CONTROL, 0),
-            |b| b.write(ROOT, reg::INT_CONTROL, 1),
-        ),
-        (
-            |b| b.config_write(ROOT, cfg::COMMAND, 2, 2),
-            |b| b.config_write(ROOT, cfg::COMMAND, 2, 6),
-        ),
-        (
-            |b| b.config_write(ROOT, 0x62, 2, 0),
-            |b| b.config_write(ROOT, 0x62, 2, 0x8000),
-        ),
-        (
-            |b| b.config_write(ROOT, 0x62, 2, 0xc000),
-            |b| b.config_write(ROOT, 0x62, 2, 0x8000),
-        ),
-        (
-            |b| b.write_table(ROOT, 0x1c, 4, 1),
-            |b| b.write_table(ROOT, 0x1c, 4, 0),
-        ),
+        (|b| b.write(ROOT, reg::INT_CONTROL, 0), |b| b.write(ROOT, reg::INT_CONTROL, 1)),
+        (|b| b.config_write(ROOT, cfg::COMMAND, 2, 2), |b| b.config_write(ROOT, cfg::COMMAND, 2, 6)),
+        (|b| b.config_write(ROOT, 0x62, 2, 0), |b| b.config_write(ROOT, 0x62, 2, 0x8000)),
+        (|b| b.config_write(ROOT, 0x62, 2, 0xc000), |b| b.config_write(ROOT, 0x62, 2, 0x8000)),
+        (|b| b.write_table(ROOT, 0x1c, 4, 1), |b| b.write_table(ROOT, 0x1c, 4, 0)),
     ];
     for (number, (close, open)) in cases.into_iter().enumerate() {
         let mut b = Bench::new(2);
@@ -380,11 +263,7 @@ fn one_shot_switches_interrupts_off_at_delivery_only() {
     assert_eq!(b.config_read(ROOT, 0x43, 1), 1);
     b.write_table(ROOT, 0x1c, 4, 1);
     b.write(RT, reg::DOORBELL, doorbell(0, 1));
-    assert_eq!(
-        b.read(ROOT, reg::INT_CONTROL),
-        1,
-        "not delivered, so not used up"
-    );
+    assert_eq!(b.read(ROOT, reg::INT_CONTROL), 1, "not delivered, so not used up");
     b.write(RT, reg::DOORBELL, doorbell(0, 0));
     assert_eq!((b.notified().len(), b.read(ROOT, reg::INT_CONTROL)), (1, 0));
     b.write(RT, reg::DOORBELL, doorbell(0, 0));
@@ -395,10 +274,7 @@ fn one_shot_switches_interrupts_off_at_delivery_only() {
     // The rest of the vendor capability is read-only.
     b.config_write(ROOT, 0x40, 4, 0);
     b.config_write(ROOT, 0x44, 4, 0);
-    assert_eq!(
-        (b.config_read(ROOT, 0x40, 4), b.config_read(ROOT, 0x44, 4)),
-        (0x0020_6009, 0x1000)
-    );
+    assert_eq!((b.config_read(ROOT, 0x40, 4), b.config_read(ROOT, 0x44, 4)), (0x0020_6009, 0x1000));
 }
 
 #[test]
@@ -418,18 +294,10 @@ fn the_msix_table_reads_back_and_has_no_pending_bits() {
     b.write_table(RT, 2, 4, u64::MAX);
     b.write_table(RT, 4, 8, u64::MAX);
     b.write_table(RT, 0, 1, u64::MAX);
-    assert_eq!(
-        b.links.read(RT, at, 8),
-        Some(0x1_fee0_0000),
-        "odd accesses write nothing"
-    );
+    assert_eq!(b.links.read(RT, at, 8), Some(0x1_fee0_0000), "odd accesses write nothing");
     for beyond in [0x20, 0x100, 0x1f8, 0xff8] {
         b.write_table(RT, beyond, 8, u64::MAX);
-        assert_eq!(
-            b.links.read(RT, at + u64::from(beyond), 8),
-            Some(0),
-            "{beyond:#x}"
-        );
+        assert_eq!(b.links.read(RT, at + u64::from(beyond), 8), Some(0), "{beyond:#x}");
     }
 }
 

@@ -24,21 +24,13 @@ impl ConfigAddress {
     #[must_use]
     pub const fn new(bdf: u16, offset: u16, size: u8) -> Option<Self> {
         let fits = matches!(size, 1 | 2 | 4) && (offset & 3) + size as u16 <= 4 && offset < 0x1000;
-        if fits {
-            Some(Self { bdf, offset, size })
-        } else {
-            None
-        }
+        if fits { Some(Self { bdf, offset, size }) } else { None }
     }
 
     /// A whole dword.
     #[must_use]
     pub const fn dword(bdf: u16, offset: u16) -> Self {
-        Self {
-            bdf,
-            offset: offset & 0xffc,
-            size: 4,
-        }
+        Self { bdf, offset: offset & 0xffc, size: 4 }
     }
 
     /// All-ones of the size of the access: what nobody answers.
@@ -127,10 +119,7 @@ impl Mmconfig {
     /// A window at `base` for buses 0 to `end_bus`.
     #[must_use]
     pub const fn new(base: u64, end_bus: u8) -> Self {
-        Self {
-            base,
-            size: (end_bus as u64 + 1) << 20,
-        }
+        Self { base, size: (end_bus as u64 + 1) << 20 }
     }
 
     /// Its address.

@@ -68,19 +68,10 @@ impl Function {
         read: &mut impl FnMut(ConfigAddress) -> u32,
     ) -> Option<Self> {
         let mut kept = ArrayVec::new();
-        for cap in caps
-            .iter()
-            .filter(|cap| owner != ROOT_CELL || is_interrupt_cap(cap))
-        {
+        for cap in caps.iter().filter(|cap| owner != ROOT_CELL || is_interrupt_cap(cap)) {
             kept.try_push(*cap).ok()?;
         }
-        let mut function = Self {
-            owner,
-            device: *device,
-            caps: kept,
-            bars: [0; 6],
-            msi: [0; 4],
-        };
+        let mut function = Self { owner, device: *device, caps: kept, bars: [0; 6], msi: [0; 4] };
         function.reset(read);
         Some(function)
     }
@@ -94,17 +85,12 @@ impl Function {
     }
 
     fn bar_count(&self) -> u16 {
-        if self.device.kind() == Some(PciKind::Bridge) {
-            2
-        } else {
-            6
-        }
+        if self.device.kind() == Some(PciKind::Bridge) { 2 } else { 6 }
     }
 
     fn bar(&self, dword: u16) -> Option<usize> {
         let bars = BARS..BARS + 4 * self.bar_count();
-        bars.contains(&dword)
-            .then(|| usize::from((dword - BARS) / 4))
+        bars.contains(&dword).then(|| usize::from((dword - BARS) / 4))
     }
 
     fn cap(&self, id: u16) -> Option<&PciCapability> {
@@ -119,8 +105,7 @@ impl Function {
         }
         if let Some(start) = self.cap(CAP_MSI).map(|cap| cap.start.get()) {
             for n in 0..4 {
-                self.msi[usize::from(n)] =
-                    read(ConfigAddress::dword(bdf, start.wrapping_add(4 * n)));
+                self.msi[usize::from(n)] = read(ConfigAddress::dword(bdf, start.wrapping_add(4 * n)));
             }
         }
     }
@@ -129,11 +114,7 @@ impl Function {
     pub(super) fn quiesce(&mut self, write: &mut impl FnMut(Quiesce)) {
         let bdf = self.bdf();
         let mut put = |offset, mask, value| {
-            write(Quiesce {
-                address: ConfigAddress::dword(bdf, offset),
-                mask,
-                value,
-            });
+            write(Quiesce { address: ConfigAddress::dword(bdf, offset), mask, value });
         };
         put(COMMAND, 0xffff, COMMAND_INTX_OFF);
         if let Some(start) = self.cap(CAP_MSI).map(|cap| cap.start.get()) {
@@ -167,32 +148,21 @@ impl Function {
 
     pub(super) fn read(&self, at: ConfigAddress) -> Read {
         match self.bar(at.dword_offset()) {
-            Some(bar) if self.owner != ROOT_CELL => {
-                Read::Value(self.bars[bar] >> at.shift() & at.ones())
-            }
+            Some(bar) if self.owner != ROOT_CELL => Read::Value(self.bars[bar] >> at.shift() & at.ones()),
             _ => Read::PassThrough,
         }
     }
 
     pub(super) fn write(&mut self, at: ConfigAddress, value: u32) -> Write {
         if self.owner == ROOT_CELL {
-            let msi = self
-                .caps
-                .iter()
-                .find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset))
-                .copied();
+            let msi = self.caps.iter().find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset)).copied();
             return msi.map_or(Write::PassThrough, |cap| self.write_msi(&cap, at, value));
         }
         let dword = at.dword_offset();
         if dword < HEADER_END {
             return self.write_header(at, value);
         }
-        let Some(cap) = self
-            .caps
-            .iter()
-            .find(|cap| cap.contains(at.offset))
-            .copied()
-        else {
+        let Some(cap) = self.caps.iter().find(|cap| cap.contains(at.offset)).copied() else {
             return Write::Deny;
         };
         let last = at.offset + u16::from(at.size) - 1;
@@ -228,10 +198,7 @@ impl Function {
 
     /// MSI: the registers are followed, so that whenever MSI is on the message in force is one that was checked.
     fn write_msi(&mut self, cap: &PciCapability, at: ConfigAddress, value: u32) -> Write {
-        let Some(shadow) = self
-            .msi
-            .get_mut(usize::from((at.dword_offset() - cap.start.get()) / 4))
-        else {
+        let Some(shadow) = self.msi.get_mut(usize::from((at.dword_offset() - cap.start.get()) / 4)) else {
             // Mask and pending bits.
             return Write::PassThrough;
         };
@@ -260,11 +227,7 @@ impl Function {
         let data = if wide { self.msi[3] } else { high } & 0xffff;
         let high = if wide { high } else { 0 };
         let count = (control >> MSI_COUNT_SHIFT & 7).min(5);
-        Message {
-            address: u64::from(high) << 32 | u64::from(low),
-            data,
-            vectors: 1 << count,
-        }
+        Message { address: u64::from(high) << 32 | u64::from(low), data, vectors: 1 << count }
     }
 }
 

@@ -32,14 +32,10 @@ impl ConfigSpace {
         write: Option<u64>,
         machine: &mut impl FnMut(u64) -> u32,
     ) -> Option<MsixAccess> {
-        let mut owned = self
-            .functions
-            .iter()
-            .filter(|function| function.owner() == cell_id);
+        let mut owned = self.functions.iter().filter(|function| function.owner() == cell_id);
         let (bdf, (vectors, offset)) =
             owned.find_map(|function| Some((function.bdf(), function.msix_table(address)?)))?;
-        let given_away =
-            |function: &super::Function| function.bdf() == bdf && function.owner() != ROOT_CELL;
+        let given_away = |function: &super::Function| function.bdf() == bdf && function.owner() != ROOT_CELL;
         if cell_id == ROOT_CELL && self.functions.iter().any(given_away) {
             return Some(MsixAccess::Ignore);
         }
@@ -63,12 +59,7 @@ impl ConfigSpace {
         if word(ENTRY_CONTROL) & ENTRY_MASKED != 0 {
             return Some(MsixAccess::PassThrough);
         }
-        let address =
-            u64::from(word(ENTRY_ADDRESS_HIGH)) << 32 | u64::from(word(ENTRY_ADDRESS_LOW));
-        Some(MsixAccess::Checked(Message {
-            address,
-            data: word(ENTRY_DATA),
-            vectors: 1,
-        }))
+        let address = u64::from(word(ENTRY_ADDRESS_HIGH)) << 32 | u64::from(word(ENTRY_ADDRESS_LOW));
+        Some(MsixAccess::Checked(Message { address, data: word(ENTRY_DATA), vectors: 1 }))
     }
 }

@@ -17,12 +17,7 @@ fn at(bdf: u16, offset: u16, size: u8) -> ConfigAddress {
 }
 
 fn nic() -> PciDevice {
-    let mut device = PciDevice {
-        kind: 1,
-        bdf: U16::new(NIC),
-        num_caps: U16::new(4),
-        ..PciDevice::default()
-    };
+    let mut device = PciDevice { kind: 1, bdf: U16::new(NIC), num_caps: U16::new(4), ..PciDevice::default() };
     device.num_msix_vectors = U16::new(3);
     device.msix_region_size = U16::new(0x1000);
     device.msix_address = U64::new(TABLE);
@@ -69,20 +64,10 @@ fn machine(address: ConfigAddress) -> u32 {
     }
 }
 
-fn attach(
-    space: &mut ConfigSpace,
-    cell: u32,
-    bytes: &[u8],
-) -> (Result<(), AssignError>, Vec<Quiesce>) {
+fn attach(space: &mut ConfigSpace, cell: u32, bytes: &[u8]) -> (Result<(), AssignError>, Vec<Quiesce>) {
     let mut quiesced = Vec::new();
     let config = CellConfig::parse(bytes).unwrap();
-    let result = space.attach_cell(
-        cell,
-        &config,
-        &mut machine,
-        &mut |q| quiesced.push(q),
-        &mut |_| {},
-    );
+    let result = space.attach_cell(cell, &config, &mut machine, &mut |q| quiesced.push(q), &mut |_| {});
     (result, quiesced)
 }
 
@@ -103,35 +88,17 @@ fn write(space: &mut ConfigSpace, cell: u32, at: ConfigAddress, value: u32) -> W
 fn ports_decode() {
     let mut port = AddressPort::new();
     assert_eq!(port.access(0xcfc, 4, None), PortAccess::Nowhere);
-    assert_eq!(
-        port.access(0xcf8, 4, Some(0x8000_7044)),
-        PortAccess::Latched
-    );
-    assert_eq!(
-        port.access(0xcf8, 4, None),
-        PortAccess::Address(0x8000_7044)
-    );
-    assert_eq!(
-        port.access(0xcfc, 4, None),
-        PortAccess::Config(at(SHM, 0x44, 4))
-    );
-    assert_eq!(
-        port.access(0xcfe, 2, Some(0)),
-        PortAccess::Config(at(SHM, 0x46, 2))
-    );
-    assert_eq!(
-        port.access(0xcff, 1, None),
-        PortAccess::Config(at(SHM, 0x47, 1))
-    );
+    assert_eq!(port.access(0xcf8, 4, Some(0x8000_7044)), PortAccess::Latched);
+    assert_eq!(port.access(0xcf8, 4, None), PortAccess::Address(0x8000_7044));
+    assert_eq!(port.access(0xcfc, 4, None), PortAccess::Config(at(SHM, 0x44, 4)));
+    assert_eq!(port.access(0xcfe, 2, Some(0)), PortAccess::Config(at(SHM, 0x46, 2)));
+    assert_eq!(port.access(0xcff, 1, None), PortAccess::Config(at(SHM, 0x47, 1)));
     assert_eq!(port.access(0xcff, 2, None), PortAccess::Nowhere);
     assert_eq!(port.access(0xcf9, 1, Some(6)), PortAccess::OtherPort);
     assert_eq!(port.access(0xcf8, 1, Some(6)), PortAccess::OtherPort);
     assert_eq!(port.access(0xcf8, 4, Some(0x7044)), PortAccess::Latched);
     assert_eq!(port.access(0xcfc, 4, None), PortAccess::Nowhere);
-    assert_eq!(
-        port.access(0xcf8, 4, Some(0x8100_7044)),
-        PortAccess::Latched
-    );
+    assert_eq!(port.access(0xcf8, 4, Some(0x8100_7044)), PortAccess::Latched);
     assert_eq!(port.access(0xcfc, 4, None), PortAccess::Nowhere);
     assert_eq!(at(SHM, 0x46, 2).port_value(), 0x8000_7044);
 }
@@ -156,10 +123,7 @@ fn every_function_has_one_owner() {
     let mut space = both_cells();
     // The root cell: all but what was given away.
     assert_eq!(space.read(ROOT_CELL, at(0, 0, 4)), Read::PassThrough);
-    assert_eq!(
-        write(&mut space, ROOT_CELL, at(0x10, 0x10, 4), 1),
-        Write::PassThrough
-    );
+    assert_eq!(write(&mut space, ROOT_CELL, at(0x10, 0x10, 4), 1), Write::PassThrough);
     assert_eq!(space.read(ROOT_CELL, at(NIC, 0, 4)), Read::Value(u32::MAX));
     assert_eq!(space.read(ROOT_CELL, at(NIC, 0, 1)), Read::Value(0xff));
     assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 4, 2), 7), Write::Done);
@@ -180,11 +144,7 @@ fn every_function_has_one_owner() {
 fn functions_are_handed_over_silent() {
     let mut space = ConfigSpace::new();
     let bytes = config(&[nic()], &CAPS);
-    let put = |offset, mask, value| Quiesce {
-        address: at(NIC, offset, 4),
-        mask,
-        value,
-    };
+    let put = |offset, mask, value| Quiesce { address: at(NIC, offset, 4), mask, value };
     let silent = vec![
         put(0x04, 0xffff, 0x400),
         put(0xd0, 1 << 16, 0),
@@ -194,10 +154,7 @@ fn functions_are_handed_over_silent() {
         put(0xa0, 1 << 31, 0),
     ];
     assert_eq!(attach(&mut space, RT, &bytes), (Ok(()), silent.clone()));
-    assert_eq!(
-        attach(&mut space, 2, &bytes),
-        (Err(AssignError::Busy), vec![])
-    );
+    assert_eq!(attach(&mut space, 2, &bytes), (Err(AssignError::Busy), vec![]));
     let mut quiesced = Vec::new();
     space.detach_cell(RT, &mut |q| quiesced.push(q), &mut |_| {});
     assert_eq!(quiesced, silent);
@@ -220,29 +177,17 @@ fn a_failed_attach_leaves_nothing() {
 fn bars_move_only_in_the_cells_eyes() {
     let mut space = both_cells();
     assert_eq!(space.read(RT, at(NIC, 0x10, 4)), Read::Value(0xfeb0_0000));
-    assert_eq!(
-        write(&mut space, RT, at(NIC, 0x10, 4), u32::MAX),
-        Write::Done
-    );
+    assert_eq!(write(&mut space, RT, at(NIC, 0x10, 4), u32::MAX), Write::Done);
     assert_eq!(space.read(RT, at(NIC, 0x10, 4)), Read::Value(0xffff_e000));
     assert_eq!(write(&mut space, RT, at(NIC, 0x12, 2), 0xe000), Write::Done);
     assert_eq!(space.read(RT, at(NIC, 0x10, 4)), Read::Value(0xe000_e000));
     // An I/O BAR keeps its type bit.
-    assert_eq!(
-        write(&mut space, RT, at(NIC, 0x18, 4), u32::MAX),
-        Write::Done
-    );
+    assert_eq!(write(&mut space, RT, at(NIC, 0x18, 4), u32::MAX), Write::Done);
     assert_eq!(space.read(RT, at(NIC, 0x18, 4)), Read::Value(0xffff_ffe1));
     assert_eq!(space.read(RT, at(NIC, 0x19, 1)), Read::Value(0xff));
     // An absent BAR stays what it is.
-    assert_eq!(
-        write(&mut space, RT, at(NIC, 0x14, 4), u32::MAX),
-        Write::Done
-    );
-    assert_eq!(
-        space.read(RT, at(NIC, 0x14, 4)),
-        Read::Value(machine(at(NIC, 0x14, 4)))
-    );
+    assert_eq!(write(&mut space, RT, at(NIC, 0x14, 4), u32::MAX), Write::Done);
+    assert_eq!(space.read(RT, at(NIC, 0x14, 4)), Read::Value(machine(at(NIC, 0x14, 4))));
 }
 
 #[test]
@@ -281,44 +226,19 @@ fn an_msi_message_is_checked_before_it_counts() {
     assert_eq!(put(0xd4, 4, 0xfee0_3000), Write::PassThrough, "MSI is off");
     assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
     assert_eq!(put(0xdc, 2, 0x4031), Write::PassThrough);
-    let message = Message {
-        address: 0xfee0_3000,
-        data: 0x4031,
-        vectors: 1,
-    };
+    let message = Message { address: 0xfee0_3000, data: 0x4031, vectors: 1 };
     assert_eq!(put(0xd2, 2, 0x0081), Write::Checked(message));
-    assert_eq!(
-        put(0xd4, 4, 0xfee0_0000),
-        Write::Checked(Message {
-            address: 0xfee0_0000,
-            ..message
-        })
-    );
-    assert_eq!(
-        put(0xd2, 2, 0x00a1),
-        Write::Checked(Message {
-            address: 0xfee0_0000,
-            vectors: 4,
-            ..message
-        })
-    );
+    assert_eq!(put(0xd4, 4, 0xfee0_0000), Write::Checked(Message { address: 0xfee0_0000, ..message }));
+    assert_eq!(put(0xd2, 2, 0x00a1), Write::Checked(Message { address: 0xfee0_0000, vectors: 4, ..message }));
     // The cell cannot talk the 64-bit layout away.
-    assert_eq!(
-        put(0xd2, 2, 0x0001),
-        Write::Checked(Message {
-            address: 0xfee0_0000,
-            ..message
-        })
-    );
+    assert_eq!(put(0xd2, 2, 0x0001), Write::Checked(Message { address: 0xfee0_0000, ..message }));
     assert_eq!(put(0xd2, 2, 0x0080), Write::PassThrough);
 }
 
 #[test]
 fn the_root_cells_messages_are_checked_too() {
     let mut space = ConfigSpace::new();
-    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS))
-        .0
-        .unwrap();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
     let mut put = |offset, size, value| write(&mut space, ROOT_CELL, at(NIC, offset, size), value);
     assert_eq!(put(0x10, 4, 0), Write::PassThrough, "all else is free");
     assert_eq!(put(0x40, 4, 0), Write::PassThrough);
@@ -326,47 +246,27 @@ fn the_root_cells_messages_are_checked_too() {
     assert_eq!(put(0xd4, 4, 0xfee0_1000), Write::PassThrough);
     assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
     assert_eq!(put(0xdc, 2, 0x22), Write::PassThrough);
-    let message = Message {
-        address: 0xfee0_1000,
-        data: 0x22,
-        vectors: 1,
-    };
+    let message = Message { address: 0xfee0_1000, data: 0x22, vectors: 1 };
     assert_eq!(put(0xd2, 2, 1), Write::Checked(message));
     assert_eq!(space.read(ROOT_CELL, at(NIC, 0x10, 4)), Read::PassThrough);
 
     // Lent and back again: what the root cell wrote is gone from the machine, and not believed any more.
     attach(&mut space, RT, &config(&[nic()], &CAPS)).0.unwrap();
-    assert_eq!(
-        write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1),
-        Write::Done
-    );
+    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Done);
     space.detach_cell(RT, &mut |_| {}, &mut |_| {});
-    let nothing = Message {
-        address: 0,
-        data: 0,
-        vectors: 1,
-    };
-    assert_eq!(
-        write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1),
-        Write::Checked(nothing)
-    );
+    let nothing = Message { address: 0, data: 0, vectors: 1 };
+    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Checked(nothing));
 }
 
 #[test]
 fn an_msix_entry_is_checked_when_it_is_open() {
     let mut space = ConfigSpace::new();
-    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS))
-        .0
-        .unwrap();
+    attach(&mut space, ROOT_CELL, &config(&[nic()], &CAPS)).0.unwrap();
     let mut table = [0u32; 12];
     (table[3], table[7], table[11]) = (1, 1, 1);
     let mut access = |cell, offset: u64, size, value: Option<u64>| {
-        let answer = space.msix(cell, TABLE + offset, size, value, &mut |at| {
-            table[(at - TABLE) as usize / 4]
-        });
-        if let (Some(value), Some(MsixAccess::PassThrough | MsixAccess::Checked(_))) =
-            (value, answer)
-        {
+        let answer = space.msix(cell, TABLE + offset, size, value, &mut |at| table[(at - TABLE) as usize / 4]);
+        if let (Some(value), Some(MsixAccess::PassThrough | MsixAccess::Checked(_))) = (value, answer) {
             for n in 0..usize::from(size) / 4 {
                 if let Some(word) = table.get_mut(offset as usize / 4 + n) {
                     *word = (value >> (32 * n)) as u32;
@@ -375,58 +275,18 @@ fn an_msix_entry_is_checked_when_it_is_open() {
         }
         answer
     };
-    let message = |address, data| {
-        Some(MsixAccess::Checked(Message {
-            address,
-            data,
-            vectors: 1,
-        }))
-    };
-    assert_eq!(
-        access(ROOT_CELL, 0x10, 4, None),
-        Some(MsixAccess::PassThrough)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x10, 4, Some(0xfee0_1000)),
-        Some(MsixAccess::PassThrough)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x14, 4, Some(1)),
-        Some(MsixAccess::PassThrough)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x18, 4, Some(0x41)),
-        Some(MsixAccess::PassThrough)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x1c, 4, Some(0)),
-        message(0x1_fee0_1000, 0x41)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x10, 8, Some(0xfee0_2000)),
-        message(0xfee0_2000, 0x41)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x18, 8, Some(0x42)),
-        message(0xfee0_2000, 0x42)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x18, 8, Some(1 << 32 | 0x43)),
-        Some(MsixAccess::PassThrough)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x20, 1, Some(0)),
-        Some(MsixAccess::Ignore)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x24, 8, Some(0)),
-        Some(MsixAccess::Ignore)
-    );
-    assert_eq!(
-        access(ROOT_CELL, 0x30, 4, Some(0)),
-        Some(MsixAccess::PassThrough),
-        "behind the table"
-    );
+    let message = |address, data| Some(MsixAccess::Checked(Message { address, data, vectors: 1 }));
+    assert_eq!(access(ROOT_CELL, 0x10, 4, None), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x10, 4, Some(0xfee0_1000)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x14, 4, Some(1)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x18, 4, Some(0x41)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x1c, 4, Some(0)), message(0x1_fee0_1000, 0x41));
+    assert_eq!(access(ROOT_CELL, 0x10, 8, Some(0xfee0_2000)), message(0xfee0_2000, 0x41));
+    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(0x42)), message(0xfee0_2000, 0x42));
+    assert_eq!(access(ROOT_CELL, 0x18, 8, Some(1 << 32 | 0x43)), Some(MsixAccess::PassThrough));
+    assert_eq!(access(ROOT_CELL, 0x20, 1, Some(0)), Some(MsixAccess::Ignore));
+    assert_eq!(access(ROOT_CELL, 0x24, 8, Some(0)), Some(MsixAccess::Ignore));
+    assert_eq!(access(ROOT_CELL, 0x30, 4, Some(0)), Some(MsixAccess::PassThrough), "behind the table");
     assert_eq!(access(ROOT_CELL, 0x1000, 4, None), None);
     assert_eq!(access(RT, 0, 4, None), None);
 }
@@ -438,10 +298,7 @@ fn an_msix_table_belongs_to_the_owner() {
     assert_eq!(read(RT), Some(MsixAccess::PassThrough));
     assert_eq!(read(ROOT_CELL), Some(MsixAccess::Ignore));
     space.detach_cell(RT, &mut |_| {}, &mut |_| {});
-    assert_eq!(
-        space.msix(ROOT_CELL, TABLE, 4, None, &mut |_| 0),
-        Some(MsixAccess::PassThrough)
-    );
+    assert_eq!(space.msix(ROOT_CELL, TABLE, 4, None, &mut |_| 0), Some(MsixAccess::PassThrough));
 }
 
 proptest! {

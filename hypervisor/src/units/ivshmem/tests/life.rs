@@ -15,16 +15,8 @@ fn a_reset_peer_leaves_state_zero_and_closed_windows() {
     b.write(RT, reg::STATE, 3);
     b.take();
     b.links.reset_cell(RT, &mut |action| b.done.push(action));
-    assert!(b.done.contains(&Action::UnmapBar {
-        owner: RT,
-        address: base(RT),
-        size: 0x1000
-    }));
-    assert!(b.done.contains(&Action::WriteStateTable {
-        table: TABLE,
-        index: 1,
-        value: 0
-    }));
+    assert!(b.done.contains(&Action::UnmapBar { owner: RT, address: base(RT), size: 0x1000 }));
+    assert!(b.done.contains(&Action::WriteStateTable { table: TABLE, index: 1, value: 0 }));
     assert_eq!(b.notified(), [(ROOT, 0x40)]);
     assert_eq!(b.config_read(RT, cfg::BAR0, 4), 0);
     assert_eq!(b.config_read(RT, cfg::COMMAND, 2), 0);
@@ -49,22 +41,12 @@ fn a_destroyed_peer_is_gone_and_may_come_back() {
     b.write(ROOT, reg::DOORBELL, doorbell(1, 0));
     assert_eq!(b.take(), []);
     b.attach(&setup(RT, 1, 2)).unwrap();
-    assert_eq!(
-        b.take(),
-        [],
-        "the table is not cleared under the other peer"
-    );
+    assert_eq!(b.take(), [], "the table is not cleared under the other peer");
     b.links.detach_cell(RT, &mut |_| {});
     b.links.detach_cell(ROOT, &mut |_| {});
     assert!(b.links.links().is_empty());
     b.attach(&setup(ROOT, 0, 2)).unwrap();
-    assert_eq!(
-        b.take(),
-        [Action::ClearStateTable {
-            table: TABLE,
-            size: 0x1000
-        }]
-    );
+    assert_eq!(b.take(), [Action::ClearStateTable { table: TABLE, size: 0x1000 }]);
 }
 
 #[test]
@@ -72,34 +54,12 @@ fn peers_must_agree() {
     let mut b = Bench::new(2);
     assert_eq!(b.attach(&setup(7, 1, 2)), Err(AttachError::Taken));
     assert_eq!(b.attach(&setup(7, 2, 3)), Err(AttachError::Mismatch));
-    assert_eq!(
-        b.attach(&PeerSetup {
-            table: 0x1000,
-            ..setup(7, 1, 2)
-        }),
-        Err(AttachError::Mismatch)
-    );
-    assert_eq!(
-        b.attach(&PeerSetup {
-            vectors: 3,
-            ..setup(7, 1, 2)
-        }),
-        Err(AttachError::Mismatch)
-    );
+    assert_eq!(b.attach(&PeerSetup { table: 0x1000, ..setup(7, 1, 2) }), Err(AttachError::Mismatch));
+    assert_eq!(b.attach(&PeerSetup { vectors: 3, ..setup(7, 1, 2) }), Err(AttachError::Mismatch));
     for n in 1..MAX_LINKS as u16 {
-        b.attach(&PeerSetup {
-            bdf: BDF + n,
-            ..setup(ROOT, 0, 2)
-        })
-        .unwrap();
+        b.attach(&PeerSetup { bdf: BDF + n, ..setup(ROOT, 0, 2) }).unwrap();
     }
-    assert_eq!(
-        b.attach(&PeerSetup {
-            bdf: 0x100,
-            ..setup(ROOT, 0, 2)
-        }),
-        Err(AttachError::NoSpace)
-    );
+    assert_eq!(b.attach(&PeerSetup { bdf: 0x100, ..setup(ROOT, 0, 2) }), Err(AttachError::NoSpace));
     assert_eq!(b.links.links().len(), MAX_LINKS);
 }
 
@@ -125,13 +85,7 @@ fn read(change: impl FnOnce(&mut [Memory; 4], &mut PciDevice)) -> Result<PeerSet
     let mut device = PciDevice::ivshmem(BDF, 0, 1, 2, 0x4372, 2);
     change(&mut memory, &mut device);
     let devices = [device];
-    let parts = CellParts {
-        name: "rt",
-        cpu_set: &[8],
-        memory: &memory,
-        pci_devices: &devices,
-        ..CellParts::default()
-    };
+    let parts = CellParts { name: "rt", cpu_set: &[8], memory: &memory, pci_devices: &devices, ..CellParts::default() };
     let mut bytes = vec![0; parts.size()];
     parts.write(&mut bytes).unwrap();
     let cell = CellConfig::parse(&bytes).unwrap();
@@ -149,49 +103,19 @@ fn wrong_records_are_refused() {
     assert_eq!(read(|_, d| d.shmem_peers = 0), Err(SetupError::Peers));
     assert_eq!(read(|_, d| d.shmem_peers = 13), Err(SetupError::Peers));
     assert_eq!(read(|_, d| d.shmem_dev_id = 2), Err(SetupError::Id));
-    assert_eq!(
-        read(|_, d| d.num_msix_vectors.set(17)),
-        Err(SetupError::Vectors)
-    );
-    assert_eq!(
-        read(|_, d| d.shmem_regions_start.set(1)),
-        Err(SetupError::Regions)
-    );
-    assert_eq!(
-        read(|_, d| d.shmem_regions_start.set(u32::MAX)),
-        Err(SetupError::Regions)
-    );
+    assert_eq!(read(|_, d| d.num_msix_vectors.set(17)), Err(SetupError::Vectors));
+    assert_eq!(read(|_, d| d.shmem_regions_start.set(1)), Err(SetupError::Regions));
+    assert_eq!(read(|_, d| d.shmem_regions_start.set(u32::MAX)), Err(SetupError::Regions));
     let table = |size, flags| Memory::new(TABLE, 0x41f_f000, size, flags);
-    assert_eq!(
-        read(|m, _| m[0] = table(0x1000, WRITE)),
-        Err(SetupError::StateTable)
-    );
-    assert_eq!(
-        read(|m, _| m[0] = table(0, READ)),
-        Err(SetupError::StateTable)
-    );
-    assert_eq!(
-        read(|m, _| m[0] = table(0x1010, READ)),
-        Err(SetupError::StateTable)
-    );
-    assert_eq!(
-        read(|m, _| m[0] = table(1 << 32, READ)),
-        Err(SetupError::StateTable)
-    );
+    assert_eq!(read(|m, _| m[0] = table(0x1000, WRITE)), Err(SetupError::StateTable));
+    assert_eq!(read(|m, _| m[0] = table(0, READ)), Err(SetupError::StateTable));
+    assert_eq!(read(|m, _| m[0] = table(0x1010, READ)), Err(SetupError::StateTable));
+    assert_eq!(read(|m, _| m[0] = table(1 << 32, READ)), Err(SetupError::StateTable));
     let short = Memory::new(0x64a0_0000, 0x14a0_0000, 0x1000, WRITE);
     assert_eq!(read(|m, _| m[3] = short), Err(SetupError::OutputSections));
     for (bar, mask) in [(0, 0), (0, 0xffff_ff00), (0, 0xfff0_f000), (1, 0)] {
-        assert_eq!(
-            read(|_, d| d.bar_mask[bar] = U32::new(mask)),
-            Err(SetupError::Bars)
-        );
+        assert_eq!(read(|_, d| d.bar_mask[bar] = U32::new(mask)), Err(SetupError::Bars));
     }
-    assert_eq!(
-        read(|_, d| d.num_msix_vectors.set(0)),
-        Err(SetupError::Bars)
-    );
-    assert!(
-        read(|_, d| d.bar_mask[1] = U32::new(0xffff_fe00)).is_ok(),
-        "as in old configurations"
-    );
+    assert_eq!(read(|_, d| d.num_msix_vectors.set(0)), Err(SetupError::Bars));
+    assert!(read(|_, d| d.bar_mask[1] = U32::new(0xffff_fe00)).is_ok(), "as in old configurations");
 }
