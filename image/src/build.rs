@@ -73,7 +73,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    fn read(manifest: &Manifest, manifest_dir: &Path, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
+    /// Reads the programs that a manifest names; those with a `/` in their name lie where they say, from the manifest on.
+    pub fn read(manifest: &Manifest, manifest_dir: &Path, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
         let program = |name: &str| {
             let path = if name.contains('/') { manifest_dir.join(name) } else { inputs.servers_dir.join(name) };
             Program::parse(&read_file(&path)?, &path.display().to_string())
@@ -251,6 +252,11 @@ fn write(path: PathBuf, bytes: &[u8]) -> Result<PathBuf, Diagnostics> {
     Ok(path)
 }
 
+/// The directory that a manifest lies in.
+pub fn directory_of(manifest: &Path) -> &Path {
+    manifest.parent().unwrap_or(Path::new(""))
+}
+
 /// Checks a manifest and builds everything that it describes.
 pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagnostics> {
     let source = Source::read(manifest_path)?;
@@ -259,7 +265,7 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
     let layout = Layout::resolve(&manifest, &mut found);
     check::manifest(&manifest, &layout, &mut found);
     let layout = found.into_result(layout)?;
-    let programs = Programs::read(&manifest, manifest_path.parent().unwrap_or(Path::new("")), inputs)?;
+    let programs = Programs::read(&manifest, directory_of(manifest_path), inputs)?;
     let image = lay_out(&manifest, &source.text, &layout, &programs)?;
 
     let out = &inputs.out_dir;

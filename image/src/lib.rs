@@ -11,11 +11,13 @@
 pub mod build;
 pub mod cell;
 pub mod check;
+pub mod cli;
 pub mod diagnostic;
 pub mod elf_file;
 pub mod layout;
 pub mod machine;
 pub mod manifest;
+pub mod new;
 pub mod pvh;
 pub mod report;
 pub mod system;
