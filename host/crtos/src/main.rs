@@ -42,6 +42,9 @@ enum Command {
     Ps,
     /// Show the console of the real-time realm
     Log(cmd::log::Arguments),
+    /// Check, build and compare images and their manifests
+    #[command(subcommand)]
+    Image(image::cli::Command),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,9 @@ fn main() -> ExitCode {
         Command::Run(arguments) => return cmd::run::run(&arguments),
         Command::Ps => cmd::ps::ps(),
         Command::Log(arguments) => cmd::log::log(&arguments),
+        Command::Image(command) => {
+            image::cli::run(&command).map(|text| print!("{text}")).map_err(anyhow::Error::from)
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
