@@ -1,11 +1,10 @@
-//! Entry.
+//! The Linux personality: see the library for what it does.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}
+extern crate alloc;
 
-#[cfg(not(target_os = "none"))]
-fn main() {}
+#[cfg(target_os = "none")]
+mod run;
+
+rt::entry!(run::main);

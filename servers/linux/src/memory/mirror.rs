@@ -59,7 +59,7 @@ fn index(address: u64, level: u32) -> usize {
 impl Mirror {
     /// Takes over the memory: as many nodes as fit.
     pub fn new(words: Words) -> Mirror {
-        let nodes = words.count() / ENTRIES;
+        let nodes = words.len() / ENTRIES;
         Mirror { words, nodes, free: (0..nodes as u32).rev().collect() }
     }
 
@@ -69,7 +69,7 @@ impl Mirror {
     }
 
     fn cell(&self, node: u32, index: usize) -> &core::sync::atomic::AtomicU64 {
-        self.words.get(node as usize * ENTRIES + index)
+        &self.words[node as usize * ENTRIES + index]
     }
 
     fn allocate(&mut self) -> Option<u32> {

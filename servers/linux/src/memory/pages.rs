@@ -22,7 +22,7 @@ pub struct Pages {
 impl Pages {
     /// All pages are free. `held` has at least a bit for each.
     pub fn new(pages: u32, held: Words) -> Pages {
-        assert!(held.count() * 64 >= pages as usize, "held bitmap too small");
+        assert!(held.len() * 64 >= pages as usize, "held bitmap too small");
         let mut free_bits = vec![u64::MAX; pages.div_ceil(64) as usize];
         if !pages.is_multiple_of(64)
             && let Some(last) = free_bits.last_mut()
@@ -107,7 +107,7 @@ impl Pages {
     /// Whether Linux has the page, or may have it. After unpublishing and a fence the answer "no" is final.
     pub fn is_held(&self, page: u32) -> bool {
         fence(Ordering::SeqCst);
-        self.held.get(page as usize / 64).load(Ordering::SeqCst) & (1 << (page % 64)) != 0
+        self.held[page as usize / 64].load(Ordering::SeqCst) & (1 << (page % 64)) != 0
     }
 
     fn give_back(&mut self, page: u32) {
@@ -161,12 +161,9 @@ mod tests {
     #[test]
     fn held_pages_wait() {
         let held = words(1);
-        let bits = held.get(0) as *const core::sync::atomic::AtomicU64;
         let mut pages = Pages::new(64, held);
         let page = pages.take().unwrap();
-        // SAFETY: the words of the test live for ever.
-        #[allow(unsafe_code)]
-        let bits = unsafe { &*bits };
+        let bits = &held[0];
         bits.store(1 << page, Ordering::SeqCst);
         pages.release(page);
         assert_eq!((pages.free(), pages.quarantined(), pages.sweep()), (63, 1, false));

@@ -79,34 +79,8 @@ impl Pool {
     }
 }
 
-/// An array of 64-bit words that another realm reads or writes.
-pub struct Words {
-    base: NonNull<AtomicU64>,
-    count: usize,
-}
-
-impl Words {
-    /// The words at `base`.
-    ///
-    /// # Safety
-    /// `base` is aligned, and `count` words from it on stay mapped for as long as the value lives (readable; writable too if
-    /// the holder stores); no plain Rust reference to that memory exists.
-    pub unsafe fn new(base: NonNull<AtomicU64>, count: usize) -> Words {
-        Words { base, count }
-    }
-
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// One of them. Panics outside.
-    pub fn get(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.count, "outside the shared words");
-        // SAFETY: inside the array, which lives as long as `self`; only accessed atomically.
-        unsafe { self.base.add(index).as_ref() }
-    }
-}
+/// 64-bit words that another realm reads or writes.
+pub type Words = &'static [AtomicU64];
 
 #[cfg(test)]
 pub mod testing {
@@ -122,9 +96,6 @@ pub mod testing {
 
     /// Words that live for ever.
     pub fn words(count: usize) -> Words {
-        let words: Vec<AtomicU64> = (0..count).map(|_| AtomicU64::new(0)).collect();
-        let base = NonNull::from(Box::leak(words.into_boxed_slice())).cast();
-        // SAFETY: leaked, so mapped for ever and referenced by nobody else.
-        unsafe { Words::new(base, count) }
+        Vec::leak((0..count).map(|_| AtomicU64::new(0)).collect())
     }
 }
