@@ -50,9 +50,8 @@ pub fn command_line(tree: &Tree) -> Result<PathBuf> {
     Ok(tree.target.join("release/crtos"))
 }
 
-/// Builds kernel, servers and hypervisor, and composes the image of `manifest`.
-pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
-    let _guard = tree.lock("image")?;
+/// Builds kernel, hypervisor and the servers that `manifest` names; gives the directory that they are in.
+pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
     setup::rust::target(tree)?;
     let mut programs = programs(manifest)?;
     programs.extend(["kernel".into(), "hypervisor".into()]);
@@ -66,7 +65,13 @@ pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
         arguments.extend(["--bin", program]);
     }
     cargo(tree, "kernel, servers and hypervisor", &arguments)?;
-    let linked = tree.target.join(BARE_METAL).join("release");
+    Ok(tree.target.join(BARE_METAL).join("release"))
+}
+
+/// Builds kernel, servers and hypervisor, and composes the image of `manifest`.
+pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
+    let _guard = tree.lock("image")?;
+    let linked = link(tree, manifest)?;
 
     let hypervisor = tree.build.join("hypervisor.bin");
     flatten(&linked.join("hypervisor"), &hypervisor)?;
@@ -125,6 +130,8 @@ fn programs(manifest: &Path) -> Result<Vec<String>> {
         // What is wrong with the manifest, the composer says better.
         names.extend(field(server, "binary").or_else(|| field(server, "name")));
     }
+    // A path leads to a program that somebody else builds.
+    names.retain(|name| !name.contains('/'));
     names.sort();
     names.dedup();
     Ok(names)
@@ -156,7 +163,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("crtos-programs-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let manifest = directory.join("m.toml");
-        fs::write(&manifest, "[init]\nbinary='first'\n[[server]]\nname='a'\n[[server]]\nname='b'\nbinary='a'\n")
+        fs::write(&manifest, "[init]\nbinary='first'\n[[server]]\nname='own'\nbinary='target/own'\n[[server]]\nname='a'\n[[server]]\nname='b'\nbinary='a'\n")
             .unwrap();
         assert_eq!(programs(&manifest).unwrap(), ["a", "first"]);
         fs::remove_dir_all(directory).unwrap();

@@ -1,5 +1,6 @@
 //! `./x image`: the product's own `crtos image`, on this machine.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -7,14 +8,23 @@ use anyhow::{Context, Result};
 use crate::tree::Tree;
 use crate::{build, cli};
 
-/// Hands the arguments over.
+/// Hands the arguments over. Where programs are needed, those of this tree are built first.
 pub fn run(tree: &Tree, options: cli::Image) -> Result<u8> {
     let crtos = build::command_line(tree)?;
-    let status = Command::new(crtos)
-        .arg("image")
-        .args(options.arguments)
-        .current_dir(&tree.caller)
-        .status()
-        .context("cannot run crtos")?;
+    let mut command = Command::new(crtos);
+    command.arg("image");
+    let verb = options.arguments.first().and_then(|verb| verb.to_str()).unwrap_or_default();
+    let needs_programs = verb == "build" || options.arguments.iter().any(|argument| argument == "--built");
+    let mut arguments = options.arguments.clone();
+    if needs_programs && let Some(manifest) = arguments.get_mut(1).filter(|argument| !is_option(argument)) {
+        let path = build::manifest(tree, &manifest.to_string_lossy())?;
+        command.env("CRTOS_PROGRAMS", build::link(tree, &path)?);
+        *manifest = path.into();
+    }
+    let status = command.args(arguments).current_dir(&tree.caller).status().context("cannot run crtos")?;
     Ok(status.code().map_or(125, |code| code as u8))
+}
+
+fn is_option(argument: &OsStr) -> bool {
+    argument.as_encoded_bytes().starts_with(b"-")
 }
