@@ -45,6 +45,10 @@ pub mod register {
     pub const LVT_CMCI: u32 = 0x2f;
     /// Timer's initial count.
     pub const TIMER_INITIAL: u32 = 0x38;
+    /// Timer's current count.
+    pub const TIMER_CURRENT: u32 = 0x39;
+    /// Timer's divider.
+    pub const TIMER_DIVIDE: u32 = 0x3e;
     /// Self IPI of x2APIC.
     pub const SELF_IPI: u32 = 0x3f;
     /// Last register.

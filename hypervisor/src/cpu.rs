@@ -10,9 +10,11 @@ use hypervisor_abi::hypercall::CpuStat;
 use spin::{Mutex, MutexGuard};
 
 use crate::apic;
+use crate::clock;
 use crate::cell::Cell;
 use crate::percpu::{self, NO_VECTOR, Shared};
 use crate::svm::vcpu::SvmVcpu;
+use crate::x86;
 use crate::vendor::{LinuxFrame, Vcpu};
 
 /// This CPU, for the code that runs on it.
@@ -53,6 +55,9 @@ impl Cpu {
         if shared.park.swap(false, AcqRel) {
             self.vcpu.set_cell(&self.cell().context());
             self.halt();
+            if !self.cell().is_root() {
+                clock::measure();
+            }
             served = true;
         }
         if shared.init.swap(false, AcqRel) {
@@ -77,6 +82,7 @@ impl Cpu {
 
     fn start(&mut self, address: u64) {
         apic::clear(self.shared);
+        x86::reset_extended_state();
         self.icr_high = 0;
         self.virtual_x2apic = false;
         self.vcpu.start(address);

@@ -23,6 +23,8 @@ pub mod apic;
 #[cfg(target_os = "none")]
 pub mod cell;
 #[cfg(target_os = "none")]
+pub mod clock;
+#[cfg(target_os = "none")]
 pub mod console;
 #[cfg(target_os = "none")]
 pub mod cpu;

@@ -213,6 +213,12 @@ fn create_from(cpu: &Cpu, bytes: &'static [u8], pages: u64, count: usize) -> Res
         shared.park.store(true, Ordering::Release);
     }
     drop(suspended);
+    // Its CPUs park, and measure the clocks if nobody did yet: the communication region tells the rates.
+    for shared in cell.shared_cpus() {
+        while shared.park.load(Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+    }
     say!("cell {id} \"{}\" created", config.name());
     Ok(id)
 }
@@ -337,6 +343,8 @@ pub fn start(cpu: &mut Cpu, id: u32) -> Result<(), Error> {
     }
     *cell.failure.lock() = None;
     cell.init_comm();
+    let platform = *cell::PLATFORM.lock();
+    say!("cell {id} starts, TSC {} kHz, APIC {} kHz", platform.tsc_khz, platform.apic_khz);
     cell.running.store(true, Ordering::Release);
     for shared in cell.shared_cpus() {
         shared.failed.store(false, Ordering::Release);

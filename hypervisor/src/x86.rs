@@ -21,6 +21,27 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     [result.eax, result.ebx, result.ecx, result.edx]
 }
 
+/// Puts the floating point and vector state of this CPU into its initial state: nothing of one guest is to be seen by another.
+pub fn reset_extended_state() {
+    const OSXSAVE: u64 = 1 << 18;
+    #[repr(align(64))]
+    struct Area([u8; 1024]);
+    static INITIAL: Area = Area([0; 1024]);
+    // SAFETY: the hypervisor uses no such state. An area with an empty header stands for the initial state of every component,
+    // and its legacy part for MXCSR, which is then set to its own initial value.
+    unsafe {
+        asm!("clts", options(nomem, nostack));
+        if Cr4::read_raw() & OSXSAVE != 0 {
+            asm!("xgetbv", "xrstor [{area}]", "ldmxcsr dword ptr [{mxcsr}]", "mov eax, 1", "xor edx, edx", "xsetbv",
+                area = in(reg) INITIAL.0.as_ptr(), mxcsr = in(reg) &MXCSR, in("ecx") 0, out("eax") _, out("edx") _, options(nostack));
+        } else {
+            asm!("fxrstor [{area}]", "ldmxcsr dword ptr [{mxcsr}]", "fninit", area = in(reg) INITIAL.0.as_ptr(), mxcsr = in(reg) &MXCSR, options(nostack));
+        }
+    }
+}
+
+static MXCSR: u32 = 0x1f80;
+
 /// Sets XCR0 for the guest, if the value is one that the CPU takes; whether it did.
 #[must_use]
 pub fn set_xcr0(value: u64) -> bool {
