@@ -382,9 +382,9 @@ static int fs_context(struct fs_context *context)
 	return init_pseudo(context, FS_MAGIC) ? 0 : -ENOMEM;
 }
 
+/* No owner: the mount would keep the module from being unloaded, and it goes before the module does. */
 static struct file_system_type shadow_fs = {
 	.name = "crtos_shadow",
-	.owner = THIS_MODULE,
 	.init_fs_context = fs_context,
 	.kill_sb = kill_anon_super,
 };

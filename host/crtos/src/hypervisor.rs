@@ -250,7 +250,7 @@ impl Hypervisor {
 
     /// A cell by id or name.
     pub fn cell(&self, cell: &str) -> Result<CellInfo> {
-        let id = cell.parse();
+        let id = cell.parse::<i32>();
         self.cells()?
             .into_iter()
             .find(|info| id.as_ref().map_or_else(|_| info.name() == cell, |id| info.id == *id))
