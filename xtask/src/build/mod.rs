@@ -53,18 +53,24 @@ pub fn command_line(tree: &Tree) -> Result<PathBuf> {
 /// Builds kernel, hypervisor and the servers that `manifest` names; gives the directory that they are in.
 pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
     setup::rust::target(tree)?;
-    let mut programs = programs(manifest)?;
-    programs.extend(["kernel".into(), "hypervisor".into()]);
-    let packages = packages(tree, &programs)?;
-    let mut arguments = vec!["build", "--release", "--target", BARE_METAL];
-    // By package: cargo would otherwise give shared crates the features that the host's programs want.
-    for package in &packages {
-        arguments.extend(["--package", package]);
+    let servers = programs(manifest)?;
+    let packages_of_servers = packages(tree, &servers)?;
+    // By package, and the kernel apart from the servers: cargo would otherwise give shared crates the features that the others
+    // want, and the kernel has no allocator.
+    let groups = [
+        ("kernel and hypervisor", vec!["kernel".into(), "hypervisor".into()], vec!["kernel".into(), "hypervisor".into()]),
+        ("servers", packages_of_servers, servers),
+    ];
+    for (what, packages, programs) in &groups {
+        let mut arguments = vec!["build", "--release", "--target", BARE_METAL];
+        for package in packages {
+            arguments.extend(["--package", package]);
+        }
+        for program in programs {
+            arguments.extend(["--bin", program]);
+        }
+        cargo(tree, what, &arguments)?;
     }
-    for program in &programs {
-        arguments.extend(["--bin", program]);
-    }
-    cargo(tree, "kernel, servers and hypervisor", &arguments)?;
     Ok(tree.target.join(BARE_METAL).join("release"))
 }
 
