@@ -58,7 +58,11 @@ pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
     // By package, and the kernel apart from the servers: cargo would otherwise give shared crates the features that the others
     // want, and the kernel has no allocator.
     let groups = [
-        ("kernel and hypervisor", vec!["kernel".into(), "hypervisor".into()], vec!["kernel".into(), "hypervisor".into()]),
+        (
+            "kernel and hypervisor",
+            vec!["kernel".into(), "hypervisor".into()],
+            vec!["kernel".into(), "hypervisor".into()],
+        ),
         ("servers", packages_of_servers, servers),
     ];
     for (what, packages, programs) in &groups {
