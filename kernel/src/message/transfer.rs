@@ -64,7 +64,7 @@ pub fn message(sender: Ref<Thread>, receiver: Ref<Thread>) {
 
 fn half(page: Page, word: usize, index: usize) -> u64 {
     let both = page.read(word + index / 2);
-    if index % 2 == 0 { both & 0xffff_ffff } else { both >> 32 }
+    if index.is_multiple_of(2) { both & 0xffff_ffff } else { both >> 32 }
 }
 
 /// Copies capabilities until one cannot be; says how many went.

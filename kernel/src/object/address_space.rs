@@ -293,7 +293,7 @@ impl AddressSpace {
     fn range(address: u64, pages: u64) -> Result<u64, Error> {
         let bytes = pages.checked_mul(PAGE_SIZE).ok_or(Error::InvalidArgument)?;
         let end = address.checked_add(bytes).ok_or(Error::InvalidArgument)?;
-        if address % PAGE_SIZE != 0 || pages == 0 || end > USER_END { Err(Error::InvalidArgument) } else { Ok(end) }
+        if !address.is_multiple_of(PAGE_SIZE) || pages == 0 || end > USER_END { Err(Error::InvalidArgument) } else { Ok(end) }
     }
 
     /// Maps pages of a Frame. Says how many were mapped, and why not all.

@@ -123,6 +123,8 @@ pub enum Sending {
     Foreign = 3,
     /// A fault.
     Fault = 4,
+    /// A used-up budget.
+    Budget = 5,
 }
 
 /// Bytes for the FPU state: XSAVE with x87, SSE, AVX.

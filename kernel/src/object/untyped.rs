@@ -28,7 +28,7 @@ use ipc::{Error, ObjectType, Rights};
 /// Bytes that one object takes, and its alignment; checks the size argument.
 pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
     let pages = |size: u64, extra: u64| {
-        if size == 0 || size % PAGE_SIZE != 0 {
+        if size == 0 || !size.is_multiple_of(PAGE_SIZE) {
             return Err(Error::InvalidArgument);
         }
         Ok((size.checked_add(extra).ok_or(Error::InvalidArgument)?, PAGE_SIZE))

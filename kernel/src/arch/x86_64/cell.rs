@@ -66,6 +66,28 @@ pub fn put(byte: u8, amd: bool) {
     }
 }
 
+/// Answers the hypervisor if it has asked something. It does so without an interrupt, so this is called whenever the CPU goes idle and
+/// whenever the timer fires.
+pub fn answer() {
+    if REGION.0.get() == 0 {
+        return;
+    }
+    let message = read::<u32>(offset::MSG_TO_CELL);
+    if message == comm::Message::None as u32 {
+        return;
+    }
+    let reply = if message == comm::Message::ShutdownRequest as u32 {
+        comm::Reply::RequestApproved
+    } else if message == comm::Message::ReconfigCompleted as u32 {
+        comm::Reply::Received
+    } else {
+        comm::Reply::Unknown
+    };
+    write(offset::MSG_TO_CELL, comm::Message::None as u32);
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    write(offset::REPLY_FROM_CELL, reply as u32);
+}
+
 /// Tells the hypervisor that this cell has ended. `false`: there is no hypervisor.
 pub fn end(failed: bool) -> bool {
     if REGION.0.get() == 0 {

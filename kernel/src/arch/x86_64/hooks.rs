@@ -22,6 +22,7 @@ pub fn now() -> u64 {
 
 /// Waits for an interrupt, which is noted.
 pub fn idle() {
+    cell::answer();
     // SAFETY: an interrupt in kernel mode returns to behind `hlt`; `sti` takes effect only after it has begun.
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
@@ -36,6 +37,9 @@ pub fn interrupt_window() {
 pub fn note_interrupt(k: &Kernel, vector: u8) {
     if vector != apic::SPURIOUS_VECTOR {
         apic::end_of_interrupt();
+        if vector == crate::arch::TIMER_VECTOR {
+            cell::answer();
+        }
         k.cpu.note_interrupt(vector);
     }
 }

@@ -76,7 +76,7 @@ fn read_header(physical: u64) -> Result<ImageHeader, &'static str> {
     if physical == 0 {
         return Err("this kernel is not composed with an image");
     }
-    if physical % 4096 != 0 || physical >= 1 << 30 {
+    if !physical.is_multiple_of(4096) || physical >= 1 << 30 {
         return Err("the image header is misplaced");
     }
     let mut bytes = [0; 4096];

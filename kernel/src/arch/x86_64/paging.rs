@@ -79,7 +79,7 @@ fn map(address: u64, physical_address: u64, flags: u64, large: bool) {
 fn direct(mut start: u64, end: u64) {
     let flags = bits::WRITE | bits::NO_EXECUTE | bits::GLOBAL;
     while start < end {
-        let large = start % LARGE == 0 && end - start >= LARGE;
+        let large = start.is_multiple_of(LARGE) && end - start >= LARGE;
         map(DIRECT_MAP + start, start, flags, large);
         start += if large { LARGE } else { 4096 };
     }
