@@ -28,6 +28,22 @@ pub fn fault(k: &Kernel, thread: Ref<Thread>, vector: u64, error: u64, address: 
     }
 }
 
+/// The timer has found a running thread's own budget used up: tells its fault endpoint. Until the answer, and until the budget is
+/// filled up, it does not run. Without an endpoint it just waits for its next period.
+pub fn budget(k: &Kernel, thread: Ref<Thread>) {
+    let exhausted = thread.own_time.get().is_some_and(|time| time.exhausted());
+    if !exhausted || thread.lent_time.get().is_some() || thread.state.get() != State::Ready {
+        return;
+    }
+    let slot = &thread.fault_endpoint;
+    if let Some(endpoint) = slot.object::<Endpoint>()
+        && slot.rights().contains(Rights::WRITE)
+    {
+        let send = Send { kind: Sending::Budget, badge: slot.badge(), may_grant: false, deadline: None };
+        message::send(k, thread, endpoint, send);
+    }
+}
+
 /// A foreign thread has made a system call: it goes where its address space routes that number.
 pub fn foreign_call(k: &Kernel, thread: Ref<Thread>) {
     let Some(space) = thread.space() else { return };

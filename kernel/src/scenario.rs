@@ -4,7 +4,7 @@ use crate::arch;
 use crate::cap::delete::{Progress, reap_step};
 use crate::object::thread::State;
 use crate::rig::{MEMORY, Rig, SPACE, TABLE, THREAD, TIME};
-use ipc::message::{LABEL_FAULT, LABEL_FOREIGN, Request};
+use ipc::message::{LABEL_BUDGET, LABEL_FAULT, LABEL_FOREIGN, Request};
 use ipc::{Call, Error, ObjectType, Rights, Tag};
 
 const ENDPOINT: u32 = 20;
@@ -384,6 +384,31 @@ fn budgets_throttle_and_round_robin_rotates() {
     rig.ok(Call::Yield, 0, &[]);
     assert!(rig.settle() == first);
     assert_eq!(rig.ok(Call::SchedConsumed, TIME, &[]).rdi, 50 + 900);
+}
+
+#[test]
+fn a_used_up_budget_is_reported() {
+    let rig = with_server();
+    rig.thread(60, 120);
+    rig.ok(Call::ThreadSuspend, 60, &[]);
+    rig.ok(Call::ThreadConfigure, 60, &[SPACE.into(), TABLE.into(), ENDPOINT.into(), 0, 0, 0x99]);
+    rig.ok(Call::SchedConfigure, 61, &[120, 0, 0, 300, 1000]);
+    rig.ok(Call::ThreadResume, 60, &[]);
+    let spinner = rig.settle();
+    spinner.frame.rax.set(0xabc);
+    arch::set_now(1300);
+    crate::sched::interrupt(&rig.k, arch::TIMER_VECTOR);
+    let server = rig.settle();
+    let out = rig.result(server);
+    assert_eq!((out.rdi, Tag(out.rsi).label(), out.words[0]), (0x99, LABEL_BUDGET, 300));
+    assert!(server.time() == server.own_time.get());
+    rig.message(Call::ReplyReceive, ENDPOINT, REPLY, Tag(0), [0; 8]);
+    assert!(rig.settle() != spinner);
+    assert_eq!(spinner.state.get(), State::Ready);
+    arch::set_now(2000);
+    crate::sched::interrupt(&rig.k, arch::TIMER_VECTOR);
+    assert!(rig.settle() == spinner);
+    assert_eq!(spinner.frame.rax.get(), 0xabc);
 }
 
 #[test]

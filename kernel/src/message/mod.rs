@@ -138,7 +138,7 @@ pub fn answer(k: &Kernel, thread: Ref<Thread>, reply: Ref<Reply>, may_grant: boo
     caller.regain_time(&thread);
     let tag = Tag(thread.frame.rsi.get());
     let kind = caller.sending.replace(Sending::Nothing);
-    if matches!(kind, Sending::Foreign | Sending::Fault) {
+    if matches!(kind, Sending::Foreign | Sending::Fault | Sending::Budget) {
         if kind == Sending::Foreign && tag.label() & reply_label::REGISTERS == 0 {
             caller.frame.rax.set(if tag.words() > 0 { thread.frame.word(0).get() } else { 0 });
         }

@@ -5,7 +5,7 @@ use crate::memory::{Page, Ref};
 use crate::object::Thread;
 use crate::object::thread::Sending;
 use core::mem::offset_of;
-use ipc::message::{LABEL_FAULT, LABEL_FOREIGN, MAX_WORDS, REGISTER_WORDS};
+use ipc::message::{LABEL_BUDGET, LABEL_FAULT, LABEL_FOREIGN, MAX_WORDS, REGISTER_WORDS};
 use ipc::{MessageBuffer, Rights, Tag};
 
 const WORDS: usize = offset_of!(MessageBuffer, words) / 8;
@@ -35,6 +35,11 @@ pub fn message(sender: Ref<Thread>, receiver: Ref<Thread>) {
             }
             to.rdi.set(sender.id.get());
             to.rsi.set(Tag::new(LABEL_FAULT, 6).0);
+        }
+        Sending::Budget => {
+            to.word(0).set(sender.own_time.get().map_or(0, |time| time.budget()));
+            to.rdi.set(sender.id.get());
+            to.rsi.set(Tag::new(LABEL_BUDGET, 1).0);
         }
         _ => {
             let tag = Tag(from.rsi.get());

@@ -55,6 +55,11 @@ impl SchedContext {
         self.exhausted.get()
     }
 
+    /// Ticks per period; 0: unlimited.
+    pub fn budget(&self) -> u64 {
+        self.budget.get()
+    }
+
     /// Ticks used since it was made.
     pub fn consumed(&self) -> u64 {
         self.consumed.get()

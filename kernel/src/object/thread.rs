@@ -399,6 +399,8 @@ impl Thread {
                 self.frame.rax.set(number.wrapping_neg());
             }
             Sending::Fault => self.state.set(State::Faulted),
+            // It was interrupted anywhere: its registers are its own.
+            Sending::Budget => {}
             _ => self.frame.set_status(Err(error)),
         }
     }

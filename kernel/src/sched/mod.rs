@@ -7,6 +7,7 @@ pub mod ready;
 pub mod timeouts;
 
 use crate::arch;
+use crate::fault;
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::Thread;
@@ -50,6 +51,9 @@ pub fn interrupt(k: &Kernel, vector: u8) {
     if vector == arch::TIMER_VECTOR {
         k.cpu.armed.set(u64::MAX);
         charge(k);
+        if let Some(current) = k.cpu.current.get() {
+            fault::budget(k, current);
+        }
         let now = k.cpu.stamp.get();
         timeouts::expire(k, now);
         for _ in 0..8 {
