@@ -80,15 +80,15 @@ pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
 
 /// Builds kernel, servers and hypervisor, and composes the image of `manifest`.
 pub fn realm(tree: &Tree, manifest: &Path) -> Result<Realm> {
-    let _guard = tree.lock("image")?;
     let linked = link(tree, manifest)?;
+    cargo(tree, "the composer", &["build", "--package", "image", "--bin", "compose"])?;
 
+    let _guard = tree.lock("image")?;
     let hypervisor = tree.build.join("hypervisor.bin");
     flatten(&linked.join("hypervisor"), &hypervisor)?;
 
     let name = manifest.file_stem().and_then(OsStr::to_str).context("a manifest has a name")?;
     let directory = tree.build.join("image").join(name);
-    cargo(tree, "the composer", &["build", "--bin", "compose"])?;
     run::quietly(
         Command::new(tree.target.join("debug/compose"))
             .arg(manifest)
