@@ -121,9 +121,13 @@ static void return_cpus(struct cell *cell)
 {
 	unsigned int cpu;
 
-	for_each_cpu(cpu, &cell->taken)
+	for_each_cpu(cpu, &cell->taken) {
+		cpumask_set_cpu(cpu, &crtos_moving);
 		if (add_cpu(cpu))
 			pr_err("crtos: CPU %u does not come back on line\n", cpu);
+		cpumask_clear_cpu(cpu, &crtos_moving);
+	}
+	cpumask_andnot(&crtos_given, &crtos_given, &cell->taken);
 	cpumask_clear(&cell->taken);
 }
 
@@ -135,12 +139,15 @@ static int take_cpus(struct cell *cell)
 	for_each_cpu(cpu, &cell->view.cpus) {
 		if (!cpu_online(cpu))
 			continue;
+		cpumask_set_cpu(cpu, &crtos_moving);
 		err = remove_cpu(cpu);
+		cpumask_clear_cpu(cpu, &crtos_moving);
 		if (err) {
 			pr_err("crtos: CPU %u cannot go off line: %d\n", cpu, err);
 			return cpu == 0 ? -EINVAL : err;
 		}
 		cpumask_set_cpu(cpu, &cell->taken);
+		cpumask_set_cpu(cpu, &crtos_given);
 	}
 	return 0;
 }

@@ -96,6 +96,12 @@ int crtos_hv_enable(const struct crtos_enable *arg);
 int crtos_hv_disable(void);
 ssize_t crtos_console_read(u32 *position, char *text, size_t size);
 
+/* guard.c */
+extern struct cpumask crtos_given;
+extern struct cpumask crtos_moving;
+int crtos_guard_init(void);
+void crtos_guard_exit(void);
+
 /* entry.S */
 extern char crtos_entry_page[];
 long crtos_enter(unsigned int cpu, u64 boot_cr3, u64 entry);

@@ -154,13 +154,22 @@ static struct miscdevice crtos_misc = {
 
 static int __init crtos_init(void)
 {
-	int err = crtos_shadow_init();
+	int err = crtos_guard_init();
 
 	if (err)
 		return err;
+	err = crtos_shadow_init();
+	if (err)
+		goto no_shadow;
 	err = misc_register(&crtos_misc);
 	if (err)
-		crtos_shadow_exit();
+		goto no_node;
+	return 0;
+
+no_node:
+	crtos_shadow_exit();
+no_shadow:
+	crtos_guard_exit();
 	return err;
 }
 
@@ -168,6 +177,7 @@ static void __exit crtos_exit(void)
 {
 	misc_deregister(&crtos_misc);
 	crtos_shadow_exit();
+	crtos_guard_exit();
 }
 
 module_init(crtos_init);

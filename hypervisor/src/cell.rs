@@ -154,14 +154,8 @@ pub struct Platform {
 }
 
 /// The platform, set at enable.
-pub static PLATFORM: Mutex<Platform> = Mutex::new(Platform {
-    root_msrs: 0,
-    cell_msrs: 0,
-    pm_timer: 0,
-    mmconfig: 0,
-    tsc_khz: 0,
-    apic_khz: 0,
-});
+pub static PLATFORM: Mutex<Platform> =
+    Mutex::new(Platform { root_msrs: 0, cell_msrs: 0, pm_timer: 0, mmconfig: 0, tsc_khz: 0, apic_khz: 0 });
 
 /// All cells, the root cell first.
 pub fn all() -> impl Iterator<Item = &'static Cell> {

@@ -10,12 +10,12 @@ use hypervisor_abi::hypercall::CpuStat;
 use spin::{Mutex, MutexGuard};
 
 use crate::apic;
-use crate::clock;
 use crate::cell::Cell;
+use crate::clock;
 use crate::percpu::{self, NO_VECTOR, Shared};
 use crate::svm::vcpu::SvmVcpu;
-use crate::x86;
 use crate::vendor::{LinuxFrame, Vcpu};
+use crate::x86;
 
 /// This CPU, for the code that runs on it.
 pub struct Cpu {

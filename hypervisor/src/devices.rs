@@ -20,7 +20,9 @@ use crate::say;
 use crate::units::icr::Command;
 use crate::units::ioapic::{self, Ioapics};
 use crate::units::ivshmem::Action;
-use crate::units::pci::{self, AddressPort, ConfigAddress, ConfigSpace, Message, Mmconfig, MsixAccess, PortAccess, Quiesce};
+use crate::units::pci::{
+    self, AddressPort, ConfigAddress, ConfigSpace, Message, Mmconfig, MsixAccess, PortAccess, Quiesce,
+};
 use machine::Chips;
 
 /// First of the ports that are always moderated.
@@ -310,9 +312,9 @@ pub fn cell_init(cpu: u32, cell: &'static Cell) -> Result<(), Error> {
     PCI.lock()
         .attach_cell(cell.id, &config, &mut machine::config_read, &mut quiesce, &mut |action| act(cpu, action))
         .map_err(|error| {
-            say!("cell \"{}\": PCI: {error:?}", config.name());
-            Error::Invalid
-        })?;
+        say!("cell \"{}\": PCI: {error:?}", config.name());
+        Error::Invalid
+    })?;
     IOAPICS.lock().attach_cell(cell.id, &config, &mut Chips).map_err(|error| {
         say!("cell \"{}\": interrupt controller: {error:?}", config.name());
         Error::Invalid

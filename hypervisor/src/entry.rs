@@ -56,7 +56,13 @@ unsafe extern "C" {
 
 fn header_word(offset: usize) -> u32 {
     // SAFETY: inside the header; the driver wrote it before any CPU came in.
-    unsafe { (&raw const hypervisor_header).cast::<AtomicU32>().byte_add(offset).as_ref().map_or(0, |w| w.load(Ordering::Relaxed)) }
+    unsafe {
+        (&raw const hypervisor_header)
+            .cast::<AtomicU32>()
+            .byte_add(offset)
+            .as_ref()
+            .map_or(0, |w| w.load(Ordering::Relaxed))
+    }
 }
 
 /// Number of CPU areas that the driver made.

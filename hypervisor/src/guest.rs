@@ -83,8 +83,7 @@ fn handle(cpu: &mut Cpu, exit: Exit) -> Result<(), Violation> {
 /// A violation: the cell stops; the root cell gets what an access into nothing gets.
 fn refuse(cpu: &mut Cpu, exit: Exit, violation: Violation) {
     let cell = cpu.cell();
-    let failure =
-        Failure { violation, cpu: cpu.number, rip: cpu.vcpu.rip(), code_base: cpu.vcpu.code_base() };
+    let failure = Failure { violation, cpu: cpu.number, rip: cpu.vcpu.rip(), code_base: cpu.vcpu.code_base() };
     let survivable = matches!(exit, Exit::Memory(MemoryAccess { walk: false, .. }) | Exit::MsrRead | Exit::MsrWrite);
     if cell.is_root() && survivable {
         say!("root cell: {violation:x?} on CPU {} at {:#x}", cpu.number, failure.rip);
@@ -184,7 +183,8 @@ fn apic_page(cpu: &mut Cpu, address: u64) -> Result<(), Violation> {
 
 /// Carries out a memory instruction with `bus` in the place of memory.
 fn emulate(
-    cpu: &mut Cpu, instruction: &Instruction,
+    cpu: &mut Cpu,
+    instruction: &Instruction,
     mut bus: impl FnMut(&mut Cpu, devices::Access) -> Result<u64, Violation>,
 ) -> Result<(), Violation> {
     let size = instruction.size;
@@ -238,7 +238,11 @@ fn emulate(
 }
 
 fn store_string(
-    cpu: &mut Cpu, instruction: &Instruction, from: crate::decode::Register, repeat: bool, address_size: u8,
+    cpu: &mut Cpu,
+    instruction: &Instruction,
+    from: crate::decode::Register,
+    repeat: bool,
+    address_size: u8,
     mut bus: impl FnMut(&mut Cpu, devices::Access) -> Result<u64, Violation>,
 ) -> Result<(), Violation> {
     use crate::decode::Register;

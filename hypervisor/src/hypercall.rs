@@ -1,8 +1,8 @@
 //! Hypercalls: decode, check who calls, do.
 
+use core::sync::atomic::Ordering;
 use hypervisor_abi::config::CellFlags;
 use hypervisor_abi::hypercall::{CPU_FAILED, CPU_INFO_STATE, CPU_RUNNING, CpuStat, Error, Hypercall, InfoType};
-use core::sync::atomic::Ordering;
 
 use crate::cpu::Cpu;
 use crate::decode::CodeSize;

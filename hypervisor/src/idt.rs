@@ -95,7 +95,10 @@ extern "C" fn exception(vector: u64, stack: *const u64, rbp: u64) -> ! {
     unsafe { console::force_unlock() };
     // SAFETY: the exception pushed at least five words.
     let words: [u64; 6] = core::array::from_fn(|n| unsafe { *stack.add(n) });
-    say!("hypervisor: exception {vector} cr2 {:#x} rbp {rbp:#x} stack {words:x?}", x86_64::registers::control::Cr2::read_raw());
+    say!(
+        "hypervisor: exception {vector} cr2 {:#x} rbp {rbp:#x} stack {words:x?}",
+        x86_64::registers::control::Cr2::read_raw()
+    );
     stop()
 }
 

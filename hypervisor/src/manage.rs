@@ -42,7 +42,8 @@ impl Drop for RootSuspended {
 }
 
 fn others_unlocked(except: u32) -> Result<(), Error> {
-    let locked = cell::all().any(|cell| cell.id != except && !cell.is_root() && cell.state() == CellState::RunningLocked);
+    let locked =
+        cell::all().any(|cell| cell.id != except && !cell.is_root() && cell.state() == CellState::RunningLocked);
     if locked { Err(Error::NotPermitted) } else { Ok(()) }
 }
 
@@ -61,7 +62,8 @@ fn ask_to_stop(cpu: &mut Cpu, cell: &Cell) -> Result<(), Error> {
 }
 
 fn tell_others(cpu: &mut Cpu, except: u32) {
-    for cell in cell::all().filter(|cell| !cell.is_root() && cell.id != except && cell.running.load(Ordering::Acquire)) {
+    for cell in cell::all().filter(|cell| !cell.is_root() && cell.id != except && cell.running.load(Ordering::Acquire))
+    {
         let _ = cell.message(Message::ReconfigCompleted, || {
             let _ = cpu.serve_suspension();
         });
@@ -137,9 +139,8 @@ fn check(cpu: &Cpu, config: &CellConfig<'_>) -> Result<(), Error> {
         say!("cell \"{}\": {why}", config.name());
         Err(error)
     };
-    let same = cell::all().any(|cell| {
-        cell.config().name() == config.name() || config.id() != 0 && cell.id == config.id()
-    });
+    let same =
+        cell::all().any(|cell| cell.config().name() == config.name() || config.id() != 0 && cell.id == config.id());
     if same {
         return refuse("name or id is taken", Error::Exists);
     }
@@ -259,16 +260,18 @@ fn strip(cpu: &Cpu, cell: &'static Cell, config: &CellConfig<'static>) {
             continue;
         }
         // The tables that the pages need exist since they were split, or bigger pages make them needless.
-        let result = root_parts(&root_config, region, |virt, phys, size, flags| root.memory.map(virt, phys, size, flags));
+        let result =
+            root_parts(&root_config, region, |virt, phys, size, flags| root.memory.map(virt, phys, size, flags));
         if result.is_err() {
             say!("root cell: out of pages, memory at {:#x} is not given back", region.phys_start());
         }
     }
     for range in config.ports() {
         for port in (range.base()..).take(range.length().into()) {
-            let owned = root_config.ports().iter().any(|own| {
-                port.checked_sub(own.base()).is_some_and(|offset| offset < own.length())
-            });
+            let owned = root_config
+                .ports()
+                .iter()
+                .any(|own| port.checked_sub(own.base()).is_some_and(|offset| offset < own.length()));
             root.allow_ports(port, 1, owned);
         }
     }

@@ -178,7 +178,9 @@ fn root_cell(number: u32, system: &SystemConfig<'static>) -> Result<(), Error> {
     let bitmap = |rights: fn(u32, bool) -> msr::Rights| -> Result<u64, Error> {
         let pages = host::take_pages(MSR_PAGES, 1)?;
         // SAFETY: just taken.
-        fill_msr(unsafe { core::slice::from_raw_parts_mut(host::pointer(pages), MSR_PAGES * 4096) }, |msr| rights(msr, x2apic));
+        fill_msr(unsafe { core::slice::from_raw_parts_mut(host::pointer(pages), MSR_PAGES * 4096) }, |msr| {
+            rights(msr, x2apic)
+        });
         Ok(pages)
     };
     *PLATFORM.lock() = Platform {
@@ -227,7 +229,12 @@ fn parking() -> Result<CellContext, Error> {
     let ports = host::take_pages(PORT_PAGES, 1)?;
     // SAFETY: just taken.
     unsafe { core::ptr::write_bytes(host::pointer(ports), 0xff, PORT_PAGES * 4096) };
-    Ok(CellContext { nested_root: memory.root(), port_bitmap: ports, msr_bitmap: PLATFORM.lock().cell_msrs, root: false })
+    Ok(CellContext {
+        nested_root: memory.root(),
+        port_bitmap: ports,
+        msr_bitmap: PLATFORM.lock().cell_msrs,
+        root: false,
+    })
 }
 
 /// What each CPU does for itself, one after the other.

@@ -64,6 +64,8 @@ pub fn set_xcr0(value: u64) -> bool {
         return false;
     }
     // SAFETY: a valid value; the hypervisor itself uses no extended state.
-    unsafe { asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack)) };
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack))
+    };
     true
 }

@@ -4,7 +4,7 @@
 //! device registers, and one window a CPU through which single pages of guests are looked at. Guest memory is mapped nowhere else.
 #![allow(unsafe_code)] // Table pages and windows are raw memory.
 
-use core::sync::atomic::{AtomicU64, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hypervisor_abi::hypercall::Error;
 use spin::Mutex;
@@ -169,7 +169,7 @@ pub fn map_device(phys: u64, size: u64) -> Result<usize, Error> {
     let length = (size + offset).next_multiple_of(PAGE);
     // 2 MiB steps, so that big register areas get big pages.
     let step = length.next_multiple_of(2 << 20) + (2 << 20);
-    let virt = NEXT_DEVICE.fetch_add(step, Ordering::Relaxed) + (phys - offset & 0x1f_ffff);
+    let virt = NEXT_DEVICE.fetch_add(step, Ordering::Relaxed) + ((phys - offset) & 0x1f_ffff);
     map(virt, phys - offset, length, DATA | UNCACHED, false)?;
     Ok((virt + offset) as usize)
 }

@@ -80,7 +80,10 @@ impl CellMemory {
 /// Calls `f` with every part of the cell's regions that lies at `size` bytes at guest-physical `virt`: guest-physical address,
 /// physical address, size, rights.
 pub fn overlapping(
-    config: &CellConfig<'_>, virt: u64, size: u64, mut f: impl FnMut(u64, u64, u64, MemoryFlags) -> Result<(), Error>,
+    config: &CellConfig<'_>,
+    virt: u64,
+    size: u64,
+    mut f: impl FnMut(u64, u64, u64, MemoryFlags) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let end = virt.saturating_add(size);
     let whole = |region: &&Memory| !region.is_subpage() && !region.flags().contains(MemoryFlags::COMM_REGION);
@@ -97,7 +100,9 @@ pub fn overlapping(
 /// Calls `f` with every part of `region` (in physical memory) that the root cell's configuration gives to root: its
 /// guest-physical address there, physical address, size, and root's rights.
 pub fn root_parts(
-    root: &CellConfig<'_>, region: &Memory, mut f: impl FnMut(u64, u64, u64, MemoryFlags) -> Result<(), Error>,
+    root: &CellConfig<'_>,
+    region: &Memory,
+    mut f: impl FnMut(u64, u64, u64, MemoryFlags) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let (start, end) = (region.phys_start(), region.phys_start() + region.size());
     for owned in root.memory().iter().filter(|owned| !owned.is_subpage()) {

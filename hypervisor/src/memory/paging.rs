@@ -54,7 +54,13 @@ impl PageTable {
     /// Maps `size` bytes at `virt` to `phys` with the entry bits `bits`. What was mapped there is replaced.
     /// `small` forbids big pages. On failure, part may be mapped: unmap the range.
     pub fn map(
-        &self, tables: &mut impl Tables, virt: u64, phys: u64, size: u64, bits: u64, small: bool,
+        &self,
+        tables: &mut impl Tables,
+        virt: u64,
+        phys: u64,
+        size: u64,
+        bits: u64,
+        small: bool,
     ) -> Result<(), OutOfPages> {
         let mut done = 0;
         while done < size {

@@ -38,7 +38,12 @@ global_asm!(
     // void svm_run(u64 vmcb_phys, Registers *registers): RAX and RSP of the guest are in the control block.
     ".globl svm_run",
     "svm_run:",
-    "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
+    "push rbx",
+    "push rbp",
+    "push r12",
+    "push r13",
+    "push r14",
+    "push r15",
     "push rsi",
     "mov rax, rdi",
     "mov rcx, [rsi + 0x08]",
@@ -74,7 +79,12 @@ global_asm!(
     "pop rax",
     "mov [rsi + 0x30], rax",
     "pop rsi",
-    "pop r15", "pop r14", "pop r13", "pop r12", "pop rbp", "pop rbx",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
     "ret",
 );
 
@@ -119,7 +129,13 @@ impl SvmVcpu {
     ///
     /// # Safety
     /// SVM is switched on; both pages are this CPU's alone, at these physical addresses.
-    pub unsafe fn new(vmcb: &'static mut Vmcb, vmcb_phys: u64, host_save: u64, parking: CellContext, cell: CellContext) -> Self {
+    pub unsafe fn new(
+        vmcb: &'static mut Vmcb,
+        vmcb_phys: u64,
+        host_save: u64,
+        parking: CellContext,
+        cell: CellContext,
+    ) -> Self {
         write_msr(MSR_HOST_SAVE, host_save);
         vmcb.intercept1 = intercept1::NMI
             | intercept1::INVD
@@ -296,7 +312,9 @@ impl Vcpu for SvmVcpu {
         self.apply_pat();
         self.load = true;
         // SAFETY: debug addresses belong to whoever has the CPU; nothing of the former guest is to be seen.
-        unsafe { asm!("mov dr0, {0}", "mov dr1, {0}", "mov dr2, {0}", "mov dr3, {0}", in(reg) 0u64, options(nomem, nostack)) };
+        unsafe {
+            asm!("mov dr0, {0}", "mov dr1, {0}", "mov dr2, {0}", "mov dr3, {0}", in(reg) 0u64, options(nomem, nostack))
+        };
     }
 
     fn park(&mut self) {
