@@ -250,6 +250,7 @@ long crtos_cell_destroy(const struct crtos_cell_id *id)
 long crtos_cell_info(struct crtos_cell_info *info)
 {
 	struct cell *cell;
+	struct cpumask cpus;
 	u32 index = 0, cpu;
 
 	list_for_each_entry(cell, &cells, link) {
@@ -257,10 +258,13 @@ long crtos_cell_info(struct crtos_cell_info *info)
 			continue;
 		info->id = cell->id;
 		info->state = crtos_hypercall(HC_CELL_STATE, cell->id, 0);
-		info->num_cpus = cpumask_weight(&cell->view.cpus);
+		cpumask_copy(&cpus, &cell->view.cpus);
+		if (list_is_first(&cell->link, &cells))		/* what it has, not what it had */
+			cpumask_andnot(&cpus, &cpus, &crtos_given);
+		info->num_cpus = cpumask_weight(&cpus);
 		memcpy(info->name, cell->view.desc->name, sizeof(info->name));
 		memset(info->cpu_mask, 0, sizeof(info->cpu_mask));
-		for_each_cpu(cpu, &cell->view.cpus)
+		for_each_cpu(cpu, &cpus)
 			if (cpu < 256)
 				info->cpu_mask[cpu / 64] |= 1ULL << (cpu % 64);
 		return 0;
