@@ -319,12 +319,20 @@ mod program {
         ok(Call::SchedBind, PEER_TIME, &[PEER.into()]);
         set_registers(PEER, peer as *const () as u64, 0x5100_4000 - 8, 0);
         ok(Call::ThreadResume, PEER, &[]);
+        ok(Call::CapDelete, slots::CAP_TABLE, &[FAULT_REPLY.into()]);
         let start = now();
         for index in 0..1000 {
             let out = message(Call::Call, PEER_ENDPOINT, 0, 0, Tag::new(1, 1), [index, 0, 0, 0, 0, 0, 0, 0]);
             assert_eq!((out.status, out.rdi, out.words[0]), (0, 0, index + 1));
         }
         say!("selftest: 1000 round trips, {} ticks each", (now() - start) / 1000);
+        for (name, number) in [("null", Call::Null), ("yield", Call::Yield)] {
+            let start = now();
+            for _ in 0..100 {
+                raw(number as u64, 0, 0, [0; 8]);
+            }
+            say!("selftest: {name}: {} ticks", (now() - start) / 100);
+        }
 
         // A frame that goes takes its mappings along.
         retype(ObjectType::Frame, 1 << 20, SCRATCH + 20);

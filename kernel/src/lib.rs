@@ -24,6 +24,8 @@ pub mod list;
 pub mod memory;
 pub mod object;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod scenario;

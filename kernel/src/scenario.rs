@@ -423,3 +423,36 @@ fn a_thread_can_take_itself_apart() {
     while reap_step(&rig.k) == Progress::More {}
     assert!(rig.slot(SERVER + 1).object::<crate::object::SchedContext>().unwrap().owner.get().is_none());
 }
+
+#[test]
+fn the_fast_path_does_what_the_ordinary_one_does() {
+    use crate::message::fastpath;
+    let rig = with_server();
+    let client = rig.current();
+    let frame = &client.frame;
+    frame.rax.set(Call::Call as u64);
+    frame.rdi.set(ENDPOINT.into());
+    frame.rsi.set(Tag::new(7, 3).0);
+    for index in 0..8 {
+        frame.word(index).set(index as u64 + 1);
+    }
+    let server = fastpath::kernel_call(&rig.k, client).unwrap();
+    assert!(server == rig.settle() && server.id.get() == SERVER.into());
+    let out = rig.result(server);
+    assert_eq!((out.status, out.rdi, Tag(out.rsi), &out.words[..4]), (0, 0, Tag::new(7, 3), &[1, 2, 3, 0][..]));
+    assert!(server.time() == client.own_time.get() && client.state.get() == State::WaitingReply);
+    let frame = &server.frame;
+    frame.rax.set(Request::new(Call::ReplyReceive, REPLY, 0).0);
+    frame.rdi.set(ENDPOINT.into());
+    frame.rsi.set(Tag::new(1, 1).0);
+    frame.rdx.set(99);
+    assert!(fastpath::kernel_call(&rig.k, server) == Some(client));
+    assert!(rig.settle() == client);
+    let out = rig.result(client);
+    assert_eq!((out.status, out.rdi, Tag(out.rsi), out.words[0], out.words[1]), (0, 0, Tag::new(1, 1), 99, 2));
+    assert!(server.state.get() == State::Receiving && server.lent_time.get().is_none());
+    // Again, through the ordinary path: the state is the same.
+    rig.message(Call::Call, ENDPOINT, 0, Tag::new(7, 1), [5; 8]);
+    assert!(rig.settle() == server);
+    assert_eq!(rig.result(server).words[0], 5);
+}

@@ -2,6 +2,7 @@
 //!
 //! A sender that has to wait keeps its message in its own registers and buffer; it is read when a receiver takes it.
 
+pub mod fastpath;
 pub mod lease;
 pub mod transfer;
 

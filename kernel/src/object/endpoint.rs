@@ -43,6 +43,27 @@ impl Endpoint {
         list.insert_sorted(thread, |other| other.queued_priority.get() < priority);
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.senders.is_empty() && self.receivers.is_empty()
+    }
+
+    /// Takes out the first receiver, which is known.
+    #[inline(always)]
+    pub fn take_first_receiver(&self, thread: Ref<Thread>) {
+        thread.endpoint.set(None);
+        self.receivers.remove(thread);
+    }
+
+    /// Queues a receiver where nobody waits.
+    #[inline(always)]
+    pub fn queue_only_receiver(&self, thread: Ref<Thread>) {
+        thread.queued_priority.set(thread.priority());
+        thread.endpoint.set(Some(Ref::from(self)));
+        thread.state.set(State::Receiving);
+        self.receivers.push_back(thread);
+    }
+
     /// Takes a thread out of the queue it is in.
     pub fn unqueue(&self, thread: Ref<Thread>) {
         thread.endpoint.set(None);

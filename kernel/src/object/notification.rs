@@ -25,6 +25,11 @@ impl KernelObject for Notification {
 }
 
 impl Notification {
+    /// Whether the word is not 0.
+    pub fn is_signalled(&self) -> bool {
+        self.word.get() != 0
+    }
+
     /// Takes the word, if it is not 0.
     pub fn take(&self) -> Option<u64> {
         match self.word.take() {

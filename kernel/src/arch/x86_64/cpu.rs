@@ -191,10 +191,19 @@ pub fn set_frame_end(end: u64) {
     unsafe { (*TASK.0.get()).rsp[0] = end };
 }
 
-/// Sets the user's FS and GS bases.
+/// What the bases were last set to.
+static BASES: Exclusive<[Cell<u64>; 2]> = Exclusive([Cell::new(0), Cell::new(0)]);
+
+/// Sets the user's FS and GS bases. A user that loads a selector can only change its base to 0; so only where the base was 0 and is to be
+/// 0 can the register be left alone.
+#[inline(always)]
 pub fn set_bases(fs: u64, gs: u64) {
-    write_msr(FS_BASE, fs);
-    write_msr(KERNEL_GS_BASE, gs);
+    if BASES.0[0].replace(fs) | fs != 0 {
+        write_msr(FS_BASE, fs);
+    }
+    if BASES.0[1].replace(gs) | gs != 0 {
+        write_msr(KERNEL_GS_BASE, gs);
+    }
 }
 
 /// Loads the page-table register.

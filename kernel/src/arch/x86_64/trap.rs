@@ -8,6 +8,7 @@
 #![allow(unsafe_code)] // Entry points called from assembly.
 
 use super::{cpu, hooks, kernel};
+use crate::message::fastpath;
 use crate::object::thread::Thread;
 use crate::{call, fault, sched};
 
@@ -212,6 +213,11 @@ nmi_entry:
 extern "C" fn syscall_from_user() -> *const Thread {
     let k = kernel();
     if let Some(thread) = k.cpu.current.get() {
+        let fast = if thread.is_foreign() { fastpath::foreign_call(k, thread) } else { fastpath::kernel_call(k, thread) };
+        if let Some(next) = fast {
+            hooks::switch_to(k, next);
+            return &*next;
+        }
         if thread.is_foreign() {
             fault::foreign_call(k, thread);
         } else {
