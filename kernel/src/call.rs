@@ -118,7 +118,7 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::Null => Ok(Answer::Done),
         Call::Yield => {
             sched::charge(c.k);
-            c.k.cpu.rotate.set(true);
+            sched::rotate(c.k);
             Ok(Answer::Done)
         }
         Call::SystemInfo => {
@@ -413,7 +413,8 @@ impl Context<'_> {
 
     /// Runs a deletion, then takes apart what died of it.
     fn long(&self, step: impl FnMut() -> delete::Progress) -> Handled {
-        if delete::run(self.k, step) && delete::run(self.k, || delete::reap_step(self.k)) {
+        let batch = delete::DELETE_BATCH;
+        if delete::run(self.k, batch, step) && delete::run(self.k, batch, || delete::reap_step(self.k)) {
             Ok(Answer::Done)
         } else {
             Ok(Answer::Again)
@@ -442,12 +443,12 @@ impl Context<'_> {
         }
         let target = space.extensions.iter().find(|slot| slot.is_empty()).ok_or(Error::OutOfMemory)?;
         // The memory may be that of objects that are still being taken apart.
-        if !delete::run(self.k, || delete::reap_step(self.k)) {
+        if !delete::run(self.k, delete::DELETE_BATCH, || delete::reap_step(self.k)) {
             return Ok(Answer::Again);
         }
         cap::copy(source, Ref::from(target), Rights::all(), 0)?;
         target.set_untyped_used(target.extra());
-        space.extend(target.memory_base(), target.extra() / PAGE_SIZE);
+        space.extend(target, target.memory_base(), target.extra() / PAGE_SIZE);
         Ok(Answer::Done)
     }
 

@@ -30,6 +30,9 @@ pub struct Cpu {
     pub armed: Cell<u64>,
     /// The current thread goes behind its equals at the next opportunity.
     pub rotate: Cell<bool>,
+    /// Something has happened since the scheduler last looked: it has to look again before the kernel is left.
+    pub attention: Cell<bool>,
+    noted: Cell<bool>,
     pending: [Cell<u64>; 4],
 }
 
@@ -45,6 +48,8 @@ impl Cpu {
             stamp: Cell::new(0),
             armed: Cell::new(u64::MAX),
             rotate: Cell::new(false),
+            attention: Cell::new(true),
+            noted: Cell::new(false),
             pending: [const { Cell::new(0) }; 4],
         }
     }
@@ -58,10 +63,15 @@ impl Cpu {
     pub fn note_interrupt(&self, vector: u8) {
         let word = &self.pending[usize::from(vector >> 6)];
         word.set(word.get() | 1 << (vector & 63));
+        self.noted.set(true);
+        self.attention.set(true);
     }
 
     /// Takes the highest interrupt noted.
     pub fn take_interrupt(&self) -> Option<u8> {
+        if !self.noted.get() {
+            return None;
+        }
         for (index, word) in self.pending.iter().enumerate().rev() {
             let bits = word.get();
             if bits != 0 {
@@ -70,19 +80,23 @@ impl Cpu {
                 return Some((index as u32 * 64 + bit) as u8);
             }
         }
+        self.noted.set(false);
         None
     }
 
     /// Whether an interrupt is noted.
     pub fn has_interrupt(&self) -> bool {
-        self.pending.iter().any(|word| word.get() != 0)
+        self.noted.get()
     }
 
-    /// The scheduler looks at everything when the kernel is left; nothing needs to be remembered for it yet.
-    pub fn reschedule(&self) {}
+    /// The scheduler has to look before the kernel is left.
+    pub fn reschedule(&self) {
+        self.attention.set(true);
+    }
 
     /// A thread ends.
     pub fn forget_thread(&self, thread: Ref<Thread>) {
+        self.attention.set(true);
         if self.current.get() == Some(thread) {
             self.current.set(None);
         }

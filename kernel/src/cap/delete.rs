@@ -8,8 +8,12 @@ use super::derivation;
 use super::slot::{Home, Slot};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
+use crate::object::cap_table::End;
 use crate::object::{self, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread};
 use ipc::ObjectType;
+
+/// Steps of a deletion between two looks at interrupts.
+pub const DELETE_BATCH: u32 = 4;
 
 /// How far a long operation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +109,21 @@ pub fn reap_step(k: &Kernel) -> Progress {
     }
     if let Some(table) = k.dying.tables.first() {
         match table.next_to_reap() {
-            Some(slot) => {
+            Ok(Some(slot)) => {
                 delete_step(k, slot);
             }
-            None => k.dying.tables.remove(table),
+            Ok(None) => {}
+            Err(End) => k.dying.tables.remove(table),
         }
         return Progress::More;
     }
     Progress::Done
 }
 
-/// Runs steps until the work is done or an interrupt came in. `true`: done.
-pub fn run(k: &Kernel, mut step: impl FnMut() -> Progress) -> bool {
+/// Runs steps until the work is done or an interrupt came in. `true`: done. Interrupts are let in after every `batch` steps.
+pub fn run(k: &Kernel, batch: u32, mut step: impl FnMut() -> Progress) -> bool {
     loop {
-        for _ in 0..8 {
+        for _ in 0..batch {
             if step() == Progress::Done {
                 return true;
             }

@@ -95,6 +95,7 @@ pub fn receive(k: &Kernel, thread: Ref<Thread>, endpoint: Ref<Endpoint>, reply: 
     }
     sched::charge(k);
     thread.drop_lent_time();
+    k.cpu.reschedule();
     if let Some(bits) = thread.bound.get().and_then(|notification| notification.take()) {
         deliver_signal(thread, bits);
         return Ok(Outcome::Finished);

@@ -55,14 +55,23 @@ struct Attachment {
     mapped: u32,
 }
 
+/// Pages that are taken from the start.
+#[repr(C)]
+struct Run {
+    next: Cell<u64>,
+    pages: Cell<u64>,
+}
+
 /// An address space: its first page. The root table and the memory for further ones follow it.
 #[repr(C, align(4096))]
 pub struct AddressSpace {
     root: Cell<u64>,
     free: Cell<u64>,
-    free_pages: Cell<u64>,
+    /// Memory that has not been used since the tables were last empty: the space's own, and that of the extensions.
+    runs: [Run; 3],
     memory: Cell<u64>,
     memory_pages: Cell<u64>,
+    last_attachment: Cell<u8>,
     sweep: Cell<u64>,
     alive: Links<AddressSpace>,
     dying: Links<AddressSpace>,
@@ -157,22 +166,29 @@ impl AddressSpace {
         }
         self.memory.set(memory);
         self.memory_pages.set(pages);
-        self.reset();
+        self.make_root();
         k.spaces.push_back(Ref::from(self));
     }
 
-    /// Nothing is mapped; the root is the first page of the memory, the others are free. (The memory is a run that grows from its
-    /// end when pages are taken, so setting up does not touch it all.)
+    /// Nothing is mapped any more.
     fn reset(&self) {
         for attachment in &self.attachments {
             attachment.set(Attachment { base: 0, pages: 0, mapped: 0 });
         }
-        self.root.set(self.memory.get());
+        for run in &self.runs {
+            run.pages.set(0);
+        }
         self.free.set(0);
-        self.free_pages.set(self.memory_pages.get() - 1);
-        let root = table(self.root.get());
-        root.clear();
-        arch::fill_kernel_half(root);
+        table(self.root.get()).clear();
+        self.make_root();
+    }
+
+    /// The root is the first page of the memory, which is zero, and the others are free.
+    fn make_root(&self) {
+        self.root.set(self.memory.get());
+        self.runs[0].next.set(self.memory.get() + PAGE_SIZE);
+        self.runs[0].pages.set(self.memory_pages.get() - 1);
+        arch::fill_kernel_half(table(self.root.get()));
     }
 
     /// Physical address of the root table.
@@ -183,9 +199,9 @@ impl AddressSpace {
     fn take_page(&self) -> Option<Page> {
         let page = match self.free.get() {
             0 => {
-                let left = self.free_pages.get().checked_sub(1)?;
-                self.free_pages.set(left);
-                table(self.memory.get() + (1 + left) * PAGE_SIZE)
+                let run = self.runs.iter().find(|run| run.pages.get() > 0)?;
+                run.pages.set(run.pages.get() - 1);
+                table(run.next.replace(run.next.get() + PAGE_SIZE))
             }
             head => {
                 self.free.set(table(head).read(0));
@@ -201,11 +217,11 @@ impl AddressSpace {
         self.free.set(page.physical());
     }
 
-    /// Adds pages of memory.
-    pub fn extend(&self, memory: u64, pages: u64) {
-        for page in 0..pages {
-            self.give_page(table(memory + page * PAGE_SIZE));
-        }
+    /// Adds the memory of an extension.
+    pub fn extend(&self, slot: &Slot, memory: u64, pages: u64) {
+        let index = self.extensions.iter().position(|extension| core::ptr::eq(extension, slot)).unwrap_or(0);
+        self.runs[index + 1].next.set(memory);
+        self.runs[index + 1].pages.set(pages);
     }
 
     /// The entry that points to the last-level table for an address: its table and index.
@@ -268,11 +284,19 @@ impl AddressSpace {
         self.user_page(address, bits::PRESENT | bits::WRITE)
     }
 
+    /// The attachment of the Frame that a page belongs to. Neighbouring pages mostly belong to the same one.
     fn attachment(&self, physical: u64) -> Option<&Cell<Attachment>> {
-        self.attachments.iter().find(|cell| {
+        let covers = |cell: &Cell<Attachment>| {
             let a = cell.get();
             a.mapped != 0 && physical >= a.base && physical < a.base + u64::from(a.pages) * PAGE_SIZE
-        })
+        };
+        let last = self.attachments.get(usize::from(self.last_attachment.get())).filter(|cell| covers(cell));
+        if last.is_some() {
+            return last;
+        }
+        let index = self.attachments.iter().position(covers)?;
+        self.last_attachment.set(index as u8);
+        self.attachments.get(index)
     }
 
     fn attach(&self, base: u64, pages: u64) -> Result<&Cell<Attachment>, Error> {

@@ -24,6 +24,10 @@ impl KernelObject for CapTable {
     const TYPE: ObjectType = ObjectType::CapTable;
 }
 
+/// All slots of a dying table are empty.
+#[derive(Debug)]
+pub struct End;
+
 /// The list of dying tables.
 pub struct Dying;
 impl Adapter for Dying {
@@ -60,15 +64,16 @@ impl CapTable {
         unsafe { Ref::at(address) }
     }
 
-    /// The next slot with a capability, for a dying table.
-    pub fn next_to_reap(&self) -> Option<Ref<Slot>> {
-        loop {
+    /// The next slot with a capability, for a dying table; `None` if there is none among the next few.
+    pub fn next_to_reap(&self) -> Result<Option<Ref<Slot>>, End> {
+        for _ in 0..32 {
             let index = self.reaped.get();
-            let slot = self.slot(index)?;
+            let slot = self.slot(index).ok_or(End)?;
             if !slot.is_empty() {
-                return Some(slot);
+                return Ok(Some(slot));
             }
             self.reaped.set(index + 1);
         }
+        Ok(None)
     }
 }

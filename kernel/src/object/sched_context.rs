@@ -94,6 +94,7 @@ impl SchedContext {
 
     /// The threads that run on it have to be looked at anew.
     pub fn holders_changed(&self, k: &Kernel) {
+        k.cpu.reschedule();
         for thread in [self.owner.get(), self.user.get()].into_iter().flatten() {
             sched::requeue(k, thread);
         }
@@ -108,6 +109,7 @@ impl SchedContext {
             }
             self.budget_left.set(self.budget_left.get().saturating_sub(ticks));
             if self.budget_left.get() == 0 && !self.exhausted.replace(true) {
+                k.cpu.reschedule();
                 k.cpu.exhausted.insert_sorted(Ref::from(self), |other| other.refill_at.get() > self.refill_at.get());
             }
         }
@@ -163,6 +165,7 @@ impl SchedContext {
     /// Takes it away from its thread, and from whoever it is lent to.
     pub fn unbind(&self, k: &Kernel) {
         sched::charge(k);
+        k.cpu.reschedule();
         if let Some(thread) = self.user.take() {
             thread.lent_time.set(None);
             sched::requeue(k, thread);

@@ -25,6 +25,11 @@ use crate::kernel::Kernel;
 use crate::memory::{PAGE_SIZE, Page, Ref, to_virtual};
 use ipc::{Error, ObjectType, Rights};
 
+/// Most objects of one retype.
+pub const MAX_COUNT: u64 = 16;
+/// Pages that are zeroed between two looks at interrupts.
+const ZERO_BATCH: u32 = 4;
+
 /// Bytes that one object takes, and its alignment; checks the size argument.
 pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
     let pages = |size: u64, extra: u64| {
@@ -82,7 +87,7 @@ pub fn retype(k: &Kernel, slot: Ref<Slot>, kind: u64, size: u64, count: u64, tar
     if memory != memory_kind::NORMAL && !matches!(kind, ObjectType::Untyped | ObjectType::Frame) {
         return Err(Error::InvalidArgument);
     }
-    if count == 0 || count > 256 {
+    if count == 0 || count > MAX_COUNT {
         return Err(Error::InvalidArgument);
     }
     for index in 0..count {
@@ -90,12 +95,12 @@ pub fn retype(k: &Kernel, slot: Ref<Slot>, kind: u64, size: u64, count: u64, tar
             return Err(Error::SlotOccupied);
         }
     }
-    if !delete::run(k, || delete::reap_step(k)) {
+    if !delete::run(k, delete::DELETE_BATCH, || delete::reap_step(k)) {
         return Ok(Retyped::Interrupted);
     }
     settle(slot);
     let (start, end) = place(slot.untyped_used(), slot.extra(), bytes, align, count)?;
-    if memory == memory_kind::NORMAL && kind != ObjectType::Untyped && !delete::run(k, || zero_step(slot, end)) {
+    if memory == memory_kind::NORMAL && kind != ObjectType::Untyped && !delete::run(k, ZERO_BATCH, || zero_step(slot, end)) {
         return Ok(Retyped::Interrupted);
     }
     let stride = bytes.next_multiple_of(align);

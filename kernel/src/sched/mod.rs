@@ -29,6 +29,7 @@ pub fn unqueue(k: &Kernel, thread: Ref<Thread>) {
 
 /// A thread's priority or time has changed: queues it anew if it may run.
 pub fn requeue(k: &Kernel, thread: Ref<Thread>) {
+    k.cpu.reschedule();
     unqueue(k, thread);
     if k.cpu.current.get() != Some(thread) && thread.runnable() {
         k.cpu.ready.push(thread, false);
@@ -42,8 +43,14 @@ pub fn charge(k: &Kernel) {
     if let Some(time) = k.cpu.current.get().and_then(|thread| thread.time())
         && time.charge(k, now, ticks)
     {
-        k.cpu.rotate.set(true);
+        rotate(k);
     }
+}
+
+/// The current thread goes behind its equals.
+pub fn rotate(k: &Kernel) {
+    k.cpu.rotate.set(true);
+    k.cpu.reschedule();
 }
 
 /// Deals with an interrupt.
@@ -73,7 +80,14 @@ pub fn interrupt(k: &Kernel, vector: u8) {
 /// Before the kernel is left: deals with interrupts that came meanwhile, chooses the thread that runs, sets the timer.
 /// Idles while there is nobody.
 pub fn settle(k: &Kernel) -> Ref<Thread> {
+    if !k.cpu.attention.get()
+        && let Some(current) = k.cpu.current.get()
+        && current.state.get() == State::Ready
+    {
+        return current;
+    }
     loop {
+        k.cpu.attention.set(false);
         while let Some(vector) = k.cpu.take_interrupt() {
             interrupt(k, vector);
         }

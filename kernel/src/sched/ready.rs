@@ -7,6 +7,9 @@ use core::cell::Cell;
 
 /// Ready queues.
 pub struct Ready {
+    /// One bit for each word of the bitmap that is not 0.
+    summary: Cell<u32>,
+    /// One bit for each queue that is not empty.
     bitmap: [Cell<u64>; 4],
     queues: [List<InQueue>; 256],
 }
@@ -14,7 +17,7 @@ pub struct Ready {
 impl Ready {
     /// Nobody is ready.
     pub const fn new() -> Ready {
-        Ready { bitmap: [const { Cell::new(0) }; 4], queues: [const { List::new() }; 256] }
+        Ready { summary: Cell::new(0), bitmap: [const { Cell::new(0) }; 4], queues: [const { List::new() }; 256] }
     }
 
     /// Adds a thread at the end, or at the front, of the queue of its priority.
@@ -26,6 +29,7 @@ impl Ready {
         if front { queue.push_front(thread) } else { queue.push_back(thread) }
         let word = &self.bitmap[usize::from(priority >> 6)];
         word.set(word.get() | 1 << (priority & 63));
+        self.summary.set(self.summary.get() | 1 << (priority >> 6));
     }
 
     /// Takes out a thread that is in.
@@ -37,13 +41,18 @@ impl Ready {
         if queue.is_empty() {
             let word = &self.bitmap[usize::from(priority >> 6)];
             word.set(word.get() & !(1 << (priority & 63)));
+            if word.get() == 0 {
+                self.summary.set(self.summary.get() & !(1 << (priority >> 6)));
+            }
         }
     }
 
     /// The highest priority at which somebody is ready.
+    #[inline]
     pub fn highest(&self) -> Option<u8> {
-        let (index, word) = self.bitmap.iter().enumerate().rev().find(|(_, word)| word.get() != 0)?;
-        Some((index as u32 * 64 + 63 - word.get().leading_zeros()) as u8)
+        let index = self.summary.get().checked_ilog2()?;
+        let bit = self.bitmap.get(index as usize)?.get().checked_ilog2()?;
+        Some((index * 64 + bit) as u8)
     }
 
     /// Takes out the first thread of the highest priority.

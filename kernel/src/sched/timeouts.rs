@@ -7,6 +7,7 @@ use ipc::Error;
 
 /// Lets the wait of a thread end at a point in time.
 pub fn start(k: &Kernel, thread: Ref<Thread>, deadline: u64) {
+    k.cpu.reschedule();
     thread.deadline.set(deadline);
     thread.has_deadline.set(true);
     k.cpu.timeouts.insert_sorted(thread, |other| other.deadline.get() > deadline);

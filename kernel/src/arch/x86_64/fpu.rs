@@ -43,10 +43,9 @@ pub fn bytes() -> usize {
     STATE.0.bytes.get()
 }
 
-/// The state of a thread that has never used the FPU.
+/// Makes of a zeroed area the state of a thread that has never used the FPU.
 pub fn reset(area: &FpuArea) {
     area.with(|bytes| {
-        bytes.fill(0);
         bytes[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
         bytes[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
     });

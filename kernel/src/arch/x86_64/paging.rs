@@ -109,7 +109,7 @@ pub fn set_up(header: &ImageHeader) {
             continue;
         }
         let range_end = range.start.saturating_add(range.size);
-        if range.start % 4096 != 0 || range.size % 4096 != 0 || range_end > 1 << 46 {
+        if range.start % 4096 != 0 || range.size % 4096 != 0 || range_end > 1 << 39 {
             panic!("memory range {:#x}+{:#x} is misaligned or too far up", range.start, range.size);
         }
         // The kernel's own image is not in the direct map: its text would be writable there.
@@ -148,9 +148,9 @@ pub fn kernel_root() -> u64 {
     physical(&ARENA.0[0])
 }
 
-/// Gives a user root the kernel's half.
+/// Gives a user root, that is zero, the kernel's half: the direct map and the last entry, with image and devices.
 pub fn fill_kernel_half(root: Page) {
-    for index in 256..512 {
+    for index in [DIRECT_MAP >> 39 & 511, KERNEL_BASE >> 39 & 511] {
         root.write(index as usize, entry(&ARENA.0[0], index));
     }
 }
