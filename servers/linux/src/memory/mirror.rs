@@ -101,6 +101,8 @@ impl Mirror {
 
     /// The first entry at or after `from` and before `end`, with its address.
     pub fn next(&self, root: u32, from: u64, end: u64) -> Option<(u64, Entry)> {
+        // Beyond the reach of four levels the same entries would come again and again.
+        let end = end.min(1 << 48);
         let mut address = from & !0xfff;
         'search: while address < end {
             let mut node = root;
