@@ -8,7 +8,7 @@ use ipc::protocol::vfs;
 use ipc::shadow::MAX_SLOTS;
 use live::{Live, Port};
 use rt::vault::Found;
-use rt::{Answer, Caller, Cap, Irq, Message, Replies, Server, Start, log};
+use rt::{Answer, Caller, Message, Replies, Server, Start, log};
 use vfs_proxy::book::{Book, VERSION};
 use vfs_proxy::client;
 use vfs_proxy::state::{State, linux_errors::EIO};
@@ -19,9 +19,6 @@ const BEAT_MS: u64 = 80;
 /// One Reply for each thread slot, and some for callers that are answered at once.
 const REPLIES: usize = MAX_SLOTS + 4;
 const NO_MEMORY: &str = "the manifest gives slots and memory for all Replies";
-/// Bit of the doorbell interrupt in the notification, and of the state-change interrupt.
-const DOORBELL: u64 = 1;
-const STATE_CHANGE: u64 = 2;
 /// Linux error: no such device.
 const ENODEV: u64 = 19;
 
@@ -63,17 +60,15 @@ fn forward(mut start: Start, mut live: Live) -> ! {
     replies.fill_except(&mut start.slots, |slot| state.kept().any(|kept| kept == slot)).expect(NO_MEMORY);
     live.announce(start.info.tsc_khz);
     let beat = rt::time::milliseconds(BEAT_MS, start.info.tsc_khz);
-    let interrupts = [(DOORBELL, start.irq("doorbell")), (STATE_CHANGE, start.irq("state-change"))];
     log!("shadow channel ready, {} calls under way", state.kept().count());
     // The first beat is due at once: it looks at what was there before the interrupts were enabled.
-    let mut forwarder = Forwarder { state, live, interrupts, beat, next_beat: 0 };
+    let mut forwarder = Forwarder { state, live, beat, next_beat: 0 };
     rt::serve(&mut forwarder, Start::ENDPOINT, replies)
 }
 
 struct Forwarder {
     state: State<'static>,
     live: Live,
-    interrupts: [(u64, Option<Cap<Irq>>); 2],
     beat: u64,
     next_beat: u64,
 }
@@ -92,13 +87,8 @@ impl Server for Forwarder {
         Some((caller, Answer::new(reply.label, reply.words())))
     }
 
-    fn signal(&mut self, bits: u64, replies: &mut Replies) {
-        for (bit, interrupt) in self.interrupts {
-            if let Some(interrupt) = interrupt.filter(|_| bits & bit != 0) {
-                // Before looking: what comes meanwhile interrupts again.
-                let _ = interrupt.ack();
-            }
-        }
+    /// Either interrupt of the device: message-signalled, so there is nothing to acknowledge.
+    fn signal(&mut self, _bits: u64, replies: &mut Replies) {
         self.look(replies);
     }
 
