@@ -213,15 +213,27 @@ mod program {
         assert_eq!(call(Call::Signal, 3999, &[]).status, Error::InvalidCapability as u64);
         assert_eq!(call(Call::Signal, u32::MAX, &[]).status, Error::InvalidCapability as u64);
         assert_eq!(call(Call::Signal, slots::CONSOLE, &[]).status, Error::WrongType as u64);
-        assert_eq!(call(Call::Map, slots::ADDRESS_SPACE, &[boot::BLOB.into(), 0, 0x5000_0000, 1, 3]).status, Error::MissingRights as u64);
+        assert_eq!(
+            call(Call::Map, slots::ADDRESS_SPACE, &[boot::BLOB.into(), 0, 0x5000_0000, 1, 3]).status,
+            Error::MissingRights as u64
+        );
         say!("selftest: errors ok");
 
         for (kind, size, slot) in [
-            (ObjectType::Endpoint, 0, ENDPOINT), (ObjectType::Reply, 0, REPLY), (ObjectType::Notification, 0, NOTIFICATION),
-            (ObjectType::Endpoint, 0, FAULTS), (ObjectType::Reply, 0, FAULT_REPLY), (ObjectType::AddressSpace, 64 << 10, SPACE),
-            (ObjectType::Thread, 0, THREAD), (ObjectType::SchedContext, 0, TIME), (ObjectType::Frame, 4096, CODE),
-            (ObjectType::Frame, 8192, STACK), (ObjectType::CapTable, 16, CLIENT_TABLE), (ObjectType::Thread, 0, FOREIGN),
-            (ObjectType::SchedContext, 0, FOREIGN_TIME), (ObjectType::Frame, 4096, BUFFER),
+            (ObjectType::Endpoint, 0, ENDPOINT),
+            (ObjectType::Reply, 0, REPLY),
+            (ObjectType::Notification, 0, NOTIFICATION),
+            (ObjectType::Endpoint, 0, FAULTS),
+            (ObjectType::Reply, 0, FAULT_REPLY),
+            (ObjectType::AddressSpace, 64 << 10, SPACE),
+            (ObjectType::Thread, 0, THREAD),
+            (ObjectType::SchedContext, 0, TIME),
+            (ObjectType::Frame, 4096, CODE),
+            (ObjectType::Frame, 8192, STACK),
+            (ObjectType::CapTable, 16, CLIENT_TABLE),
+            (ObjectType::Thread, 0, FOREIGN),
+            (ObjectType::SchedContext, 0, FOREIGN_TIME),
+            (ObjectType::Frame, 4096, BUFFER),
         ] {
             retype(kind, size, slot);
         }
@@ -308,13 +320,21 @@ mod program {
 
         // Round trips in the own space, with a peer of higher priority.
         for (kind, size, slot) in [
-            (ObjectType::Thread, 0, PEER), (ObjectType::SchedContext, 0, PEER_TIME), (ObjectType::Frame, 4096, PEER_BUFFER),
-            (ObjectType::Endpoint, 0, PEER_ENDPOINT), (ObjectType::Reply, 0, PEER_REPLY), (ObjectType::Frame, 16384, 235),
+            (ObjectType::Thread, 0, PEER),
+            (ObjectType::SchedContext, 0, PEER_TIME),
+            (ObjectType::Frame, 4096, PEER_BUFFER),
+            (ObjectType::Endpoint, 0, PEER_ENDPOINT),
+            (ObjectType::Reply, 0, PEER_REPLY),
+            (ObjectType::Frame, 16384, 235),
         ] {
             retype(kind, size, slot);
         }
         ok(Call::Map, slots::ADDRESS_SPACE, &[235, 0, 0x5100_0000, 4, writable]);
-        ok(Call::ThreadConfigure, PEER, &[slots::ADDRESS_SPACE.into(), slots::CAP_TABLE.into(), 0, PEER_BUFFER.into(), 0, 1]);
+        ok(
+            Call::ThreadConfigure,
+            PEER,
+            &[slots::ADDRESS_SPACE.into(), slots::CAP_TABLE.into(), 0, PEER_BUFFER.into(), 0, 1],
+        );
         ok(Call::SchedConfigure, PEER_TIME, &[200, 0, 0, 0, 0]);
         ok(Call::SchedBind, PEER_TIME, &[PEER.into()]);
         set_registers(PEER, peer as *const () as u64, 0x5100_4000 - 8, 0);
@@ -352,7 +372,7 @@ mod program {
         say!("selftest: revoke ok");
 
         say!("selftest: all passed");
-        call(Call::SystemHalt, slots::CONSOLE, &[0]);
-        loop {}
+        let out = call(Call::SystemHalt, slots::CONSOLE, &[0]);
+        panic!("still here: {out:?}")
     }
 }

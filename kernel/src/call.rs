@@ -8,7 +8,9 @@ use crate::memory::{PAGE_SIZE, Ref};
 use crate::message::{self, Outcome, Send, lease, transfer};
 use crate::object::thread::{Sending, State};
 use crate::object::untyped::Retyped;
-use crate::object::{AddressSpace, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread, io_port, thread_ops, untyped};
+use crate::object::{
+    AddressSpace, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread, io_port, thread_ops, untyped,
+};
 use crate::sched::{self, timeouts};
 use ipc::calls::CALLS;
 use ipc::message::{KERNEL_LABELS, Request};
@@ -185,7 +187,8 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::CapIdentify => {
             let cap = c.slot_in_table(c.arg(0))?.cap();
             results(cap.map_or([0, 0, 0], |cap| {
-                let badge = if matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) { cap.badge } else { 0 };
+                let badge =
+                    if matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) { cap.badge } else { 0 };
                 [cap.kind as u64, u64::from(cap.rights.bits()), badge]
             }))
         }
@@ -398,7 +401,11 @@ impl Context<'_> {
     fn lease(&self, write: bool) -> Handled {
         let (caller, own) = lease::spaces(self.object::<Reply>()?.caller.get(), &self.thread)?;
         let (theirs, ours, bytes) = (self.arg(0), self.arg(1), self.arg(2));
-        results([if write { lease::copy(&own, ours, &caller, theirs, bytes)? } else { lease::copy(&caller, theirs, &own, ours, bytes)? }])
+        results([if write {
+            lease::copy(&own, ours, &caller, theirs, bytes)?
+        } else {
+            lease::copy(&caller, theirs, &own, ours, bytes)?
+        }])
     }
 
     fn retype(&self) -> Handled {
@@ -423,7 +430,10 @@ impl Context<'_> {
 
     fn bind_route(&self) -> Handled {
         let space = self.object::<AddressSpace>()?;
-        let target = usize::try_from(self.arg(0)).ok().and_then(|route| space.routes.get(route)).ok_or(Error::InvalidArgument)?;
+        let target = usize::try_from(self.arg(0))
+            .ok()
+            .and_then(|route| space.routes.get(route))
+            .ok_or(Error::InvalidArgument)?;
         self.with_right::<Endpoint>(self.arg(1), Rights::WRITE)?;
         let source = self.cap(self.arg(1))?;
         while !target.is_empty() {

@@ -51,10 +51,13 @@ fn page_at(physical: u64) -> Page {
 /// Builds the first process; it is ready to run then.
 pub fn start(k: &Kernel, header: &ImageHeader, header_address: u64) -> Result<(), &'static str> {
     let ranges = &header.ranges[..header.range_count as usize];
-    let image_end = header_address.checked_add(header.size).ok_or("the image is absurdly large")?.next_multiple_of(PAGE_SIZE);
+    let image_end =
+        header_address.checked_add(header.size).ok_or("the image is absurdly large")?.next_multiple_of(PAGE_SIZE);
     let home = ranges
         .iter()
-        .find(|r| r.kind == range_kind::PRIVATE && r.start <= LOAD_ADDRESS && image_end <= r.start.saturating_add(r.size))
+        .find(|r| {
+            r.kind == range_kind::PRIVATE && r.start <= LOAD_ADDRESS && image_end <= r.start.saturating_add(r.size)
+        })
         .ok_or("the image is not inside a private range")?;
     let image_pages = (image_end - header_address) / PAGE_SIZE;
     if image_pages * PAGE_SIZE > IMAGE_WINDOW {
@@ -73,15 +76,24 @@ pub fn start(k: &Kernel, header: &ImageHeader, header_address: u64) -> Result<()
 
     let map = |address: u64, physical: u64, bytes: u64, protection: Protection| -> Result<(), &'static str> {
         for offset in (0..bytes).step_by(PAGE_SIZE as usize) {
-            space.map_first(address + offset, physical + offset, protection).map_err(|_| "a mapping overlaps, or is illegal")?;
+            space
+                .map_first(address + offset, physical + offset, protection)
+                .map_err(|_| "a mapping overlaps, or is illegal")?;
         }
         Ok(())
     };
     map(layout::START_INFO, header_address, image_pages * PAGE_SIZE, Protection::READ)?;
     for segment in &header.first_segments[..header.first_segment_count as usize] {
-        let protection = u8::try_from(segment.protection).ok().and_then(Protection::from_bits).ok_or("a segment's protection is unknown")?;
+        let protection = u8::try_from(segment.protection)
+            .ok()
+            .and_then(Protection::from_bits)
+            .ok_or("a segment's protection is unknown")?;
         let in_image = segment.offset.checked_add(segment.file_size).is_some_and(|end| end <= header.size);
-        if !in_image || segment.file_size > segment.memory_size || segment.memory_size % PAGE_SIZE != 0 || segment.offset % PAGE_SIZE != 0 {
+        if !in_image
+            || segment.file_size > segment.memory_size
+            || segment.memory_size % PAGE_SIZE != 0
+            || segment.offset % PAGE_SIZE != 0
+        {
             return Err("a segment is outside of the image");
         }
         let target = memory.take(segment.memory_size)?;

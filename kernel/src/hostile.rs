@@ -1,13 +1,13 @@
 //! Random kernel calls by threads that hold a bit of everything: nothing panics, and when all of it is revoked, nothing is left.
 
 use crate::arch;
+use crate::cap::Slot;
 use crate::cap::delete::{Progress, reap_step, revoke_step};
+use crate::message::fastpath;
+use crate::object::Thread;
 use crate::object::irq::FIRST_VECTOR;
 use crate::object::thread::State;
 use crate::rig::{MEMORY, Rig};
-use crate::cap::Slot;
-use crate::object::Thread;
-use crate::message::fastpath;
 use crate::{call, fault, sched};
 use ipc::calls::CALLS;
 use ipc::{Call, ObjectType};
@@ -67,7 +67,9 @@ impl Random {
             "size" => self.one_of(&[0, 0, 0, 4096, 8192, 3 * 4096, 16]),
             "count" | "pages" => 1 + self.below(3),
             "page" | "first" => self.below(3),
-            "virtual" | "address" | "destination" | "source" => self.one_of(&[0x10_0000, 0x10_1000, 0x20_0000, 0x4000_0000]),
+            "virtual" | "address" | "destination" | "source" => {
+                self.one_of(&[0x10_0000, 0x10_1000, 0x20_0000, 0x4000_0000])
+            }
             "protection" => self.one_of(&[1, 3, 5]),
             "rights" => self.one_of(&[0xff, 0xff, 3, 1]),
             "badge" => self.one_of(&[0, 0, 7]),
@@ -112,7 +114,13 @@ fn set_up() -> Rig {
             rig.ok(Call::CapCopy, HOSTILE_TABLE, &[(10 + index * 3 + part).into(), (slot + part).into(), 0xff, 0]);
         }
     }
-    for (kind, slot) in [(ObjectType::Endpoint, 1), (ObjectType::Endpoint, 2), (ObjectType::Reply, 3), (ObjectType::Reply, 4), (ObjectType::Notification, 5)] {
+    for (kind, slot) in [
+        (ObjectType::Endpoint, 1),
+        (ObjectType::Endpoint, 2),
+        (ObjectType::Reply, 3),
+        (ObjectType::Reply, 4),
+        (ObjectType::Notification, 5),
+    ] {
         rig.retype(kind, 0, 100 + slot);
         rig.ok(Call::CapMove, HOSTILE_TABLE, &[slot.into(), (100 + slot).into()]);
     }
@@ -122,7 +130,8 @@ fn set_up() -> Rig {
     rig.ok(Call::CapCopy, HOSTILE_TABLE, &[8, 110, 0xff, 0]);
     rig.slot(111).fill(&crate::cap::Cap::new(ObjectType::Irq, 0, 0));
     rig.slot(112).fill(&crate::cap::Cap::new(ObjectType::IoPort, 0, 16));
-    rig.slot(113).fill(&crate::cap::Cap { rights: ipc::Rights::WRITE, ..crate::cap::Cap::new(ObjectType::Console, 0, 0) });
+    rig.slot(113)
+        .fill(&crate::cap::Cap { rights: ipc::Rights::WRITE, ..crate::cap::Cap::new(ObjectType::Console, 0, 0) });
     for (target, source) in [(9, 111), (22, 112), (23, 113)] {
         rig.ok(Call::CapCopy, HOSTILE_TABLE, &[target, source, 0xff, 0]);
     }
@@ -160,7 +169,8 @@ fn step(rig: &Rig, random: &mut Random, root: u64) {
             let info = loop {
                 let info = random.one_of(CALLS);
                 // These take away what the others need; they come, but seldom.
-                let rare = matches!(info.call, Call::CapRevoke | Call::ThreadSuspend | Call::SchedUnbind | Call::CapDelete);
+                let rare =
+                    matches!(info.call, Call::CapRevoke | Call::ThreadSuspend | Call::SchedUnbind | Call::CapDelete);
                 if info.call != Call::SystemHalt && (!rare || random.below(12) == 0) {
                     break info;
                 }
@@ -243,7 +253,7 @@ fn random_calls_leave_nothing_behind() {
             std::println!("seed {seed:#x}");
             std::panic::resume_unwind(panic);
         }
-    }    // Calls that wait are not counted, and the others are only reached often enough in the long run.
+    } // Calls that wait are not counted, and the others are only reached often enough in the long run.
     let unreached = CALLS.iter().filter(|info| SUCCESSES.with_borrow(|counts| counts[info.call as usize]) == 0);
     let unreached: Vec<&str> = unreached.map(|info| info.name).collect();
     assert!(cfg!(miri) || unreached == ["call", "system_halt"], "{unreached:?}");

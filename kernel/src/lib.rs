@@ -18,13 +18,13 @@ pub mod call;
 pub mod cap;
 pub mod fault;
 pub mod first_process;
-pub mod message;
+#[cfg(test)]
+mod hostile;
 pub mod kernel;
 pub mod list;
 pub mod memory;
+pub mod message;
 pub mod object;
-#[cfg(test)]
-mod hostile;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

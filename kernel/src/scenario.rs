@@ -30,7 +30,19 @@ fn every_call_refuses_nonsense() {
             assert!(matches!(error, Some(Error::InvalidCall | Error::InvalidCapability)), "{number} {slot}: {error:?}");
         }
         for slot in [TABLE, SPACE, THREAD, TIME, MEMORY] {
-            if matches!(Call::from_raw(number), Some(Call::ThreadSuspend | Call::SchedUnbind | Call::UntypedInfo | Call::ThreadResume | Call::ThreadState | Call::SchedConsumed | Call::ThreadReadRegisters | Call::ThreadWriteRegisters)) {
+            if matches!(
+                Call::from_raw(number),
+                Some(
+                    Call::ThreadSuspend
+                        | Call::SchedUnbind
+                        | Call::UntypedInfo
+                        | Call::ThreadResume
+                        | Call::ThreadState
+                        | Call::SchedConsumed
+                        | Call::ThreadReadRegisters
+                        | Call::ThreadWriteRegisters
+                )
+            ) {
                 continue;
             }
             let out = rig.raw(Request(u64::from(number)), slot.into(), u64::MAX, [u64::MAX; 8]);
@@ -309,8 +321,14 @@ fn mapping_protection_and_tables_come_back() {
     assert_eq!(rig.call(Call::Protect, 40, &[0x40_0000, 1, 7]).status, status(Error::InvalidArgument));
     rig.ok(Call::Unmap, 40, &[0x40_0000, 1024]);
     rig.ok(Call::Map, 40, &[41, 2, 0x80_0000, 2, 3]);
-    for (address, pages) in [(0x7fff_ffff_f000, 1), (0x7fff_ffff_e000, 2), (1 << 47, 1), (0x1001, 1), (0x1000, u64::MAX), (0x1000, 0)] {
-        assert_eq!(rig.call(Call::Map, 40, &[41, 0, address, pages, 3]).status, status(Error::InvalidArgument), "{address:#x}");
+    for (address, pages) in
+        [(0x7fff_ffff_f000, 1), (0x7fff_ffff_e000, 2), (1 << 47, 1), (0x1001, 1), (0x1000, u64::MAX), (0x1000, 0)]
+    {
+        assert_eq!(
+            rig.call(Call::Map, 40, &[41, 0, address, pages, 3]).status,
+            status(Error::InvalidArgument),
+            "{address:#x}"
+        );
         assert_eq!(rig.call(Call::Unmap, 40, &[address, pages]).status, status(Error::InvalidArgument));
     }
     // The frame goes while mapped, by revoke of a copy nothing happens, by the last capability everything.

@@ -118,7 +118,15 @@ fn lendable(thread: &Thread) -> Option<Ref<SchedContext>> {
 /// Hands the processor and the caller's time to the server. As the caller had the highest priority, the server, which has at least
 /// that now, has it too.
 #[inline(always)]
-fn take(k: &Kernel, thread: Ref<Thread>, kind: Sending, endpoint: &Endpoint, server: Ref<Thread>, reply: Ref<Reply>, time: Ref<SchedContext>) {
+fn take(
+    k: &Kernel,
+    thread: Ref<Thread>,
+    kind: Sending,
+    endpoint: &Endpoint,
+    server: Ref<Thread>,
+    reply: Ref<Reply>,
+    time: Ref<SchedContext>,
+) {
     let priority = thread.priority();
     endpoint.take_first_receiver(server);
     server.receive_reply.set(None);

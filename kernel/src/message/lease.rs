@@ -9,13 +9,21 @@ pub const MAX_BYTES: u64 = 4096;
 
 /// Copies bytes from `from_address` in one space to `to_address` in another one, up to the first page that is not mapped
 /// accordingly. Says how many went.
-pub fn copy(from: &AddressSpace, from_address: u64, to: &AddressSpace, to_address: u64, bytes: u64) -> Result<u64, Error> {
+pub fn copy(
+    from: &AddressSpace,
+    from_address: u64,
+    to: &AddressSpace,
+    to_address: u64,
+    bytes: u64,
+) -> Result<u64, Error> {
     if bytes > MAX_BYTES {
         return Err(Error::InvalidArgument);
     }
     let mut done = 0;
     while done < bytes {
-        let (Some(source), Some(target)) = (from_address.checked_add(done), to_address.checked_add(done)) else { break };
+        let (Some(source), Some(target)) = (from_address.checked_add(done), to_address.checked_add(done)) else {
+            break;
+        };
         let (Some(source_page), Some(target_page)) = (from.readable(source), to.writable(target)) else { break };
         let (source_offset, target_offset) = (source % PAGE_SIZE, target % PAGE_SIZE);
         let step = (bytes - done).min(PAGE_SIZE - source_offset).min(PAGE_SIZE - target_offset);

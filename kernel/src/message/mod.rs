@@ -87,7 +87,14 @@ fn hand_over(k: &Kernel, sender: Ref<Thread>, receiver: Ref<Thread>, reply: Opti
 }
 
 /// Receives on an endpoint into `thread`, which is current.
-pub fn receive(k: &Kernel, thread: Ref<Thread>, endpoint: Ref<Endpoint>, reply: Option<Ref<Reply>>, may_wait: bool, deadline: Option<u64>) -> Result<Outcome, Error> {
+pub fn receive(
+    k: &Kernel,
+    thread: Ref<Thread>,
+    endpoint: Ref<Endpoint>,
+    reply: Option<Ref<Reply>>,
+    may_wait: bool,
+    deadline: Option<u64>,
+) -> Result<Outcome, Error> {
     if let Some(reply) = reply
         && (reply.caller.get().is_some() || reply.receiver.get().is_some())
     {

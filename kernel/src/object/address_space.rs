@@ -5,55 +5,27 @@
 //! * A last-level table that becomes empty goes back to the space's free pages.
 #![allow(unsafe_code)] // Turns its own memory into table pages.
 
+use super::attachments::{self, Attachments};
 use super::frame;
+use super::page_entry::{self, bits};
 use super::thread::errno;
 use crate::arch;
-use crate::cap::{Home, KernelObject, Slot, slot::memory_kind};
+use crate::cap::{Home, KernelObject, Slot};
 use crate::kernel::Kernel;
 use crate::list::{Adapter, Links};
 use crate::memory::{PAGE_SIZE, Page, Ref};
 use core::cell::Cell;
 use core::mem::offset_of;
-use ipc::{Error, ObjectType, Protection, Rights};
+use ipc::{Error, ObjectType, Protection};
 
 /// Routes of a space.
 pub const ROUTES: usize = 7;
 /// Foreign call numbers that can be routed.
 pub const NUMBERS: usize = 512;
-/// Frames that can be mapped at once in one space.
-pub const ATTACHMENTS: usize = 96;
 /// End of user addresses. The last page is left out: a `syscall` at its end would give a return address outside.
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 /// Pages that are mapped or unmapped between two looks at interrupts.
 const BATCH: u64 = 32;
-
-/// Bits of page-table entries.
-pub mod bits {
-    #![allow(missing_docs)]
-    pub const PRESENT: u64 = 1;
-    pub const WRITE: u64 = 2;
-    pub const USER: u64 = 4;
-    pub const UNCACHED: u64 = 0x18;
-    pub const LARGE: u64 = 0x80;
-    pub const GLOBAL: u64 = 0x100;
-    /// Software: the capability that mapped the page allows writing, executing.
-    pub const MAY_WRITE: u64 = 0x200;
-    pub const MAY_EXECUTE: u64 = 0x400;
-    pub const NO_EXECUTE: u64 = 1 << 63;
-    pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-    /// In an entry that points to a last-level table: how many pages that maps.
-    pub const COUNT_ONE: u64 = 1 << 52;
-    pub const COUNT: u64 = 0x3ff << 52;
-}
-
-/// Pages of one Frame mapped in a space.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Attachment {
-    base: u64,
-    pages: u32,
-    mapped: u32,
-}
 
 /// Pages that are taken from the start.
 #[repr(C)]
@@ -71,7 +43,6 @@ pub struct AddressSpace {
     runs: [Run; 3],
     memory: Cell<u64>,
     memory_pages: Cell<u64>,
-    last_attachment: Cell<u8>,
     sweep: Cell<u64>,
     alive: Links<AddressSpace>,
     dying: Links<AddressSpace>,
@@ -80,7 +51,7 @@ pub struct AddressSpace {
     /// Memory given later.
     pub extensions: [Slot; 2],
     route_of: [Cell<u8>; NUMBERS],
-    attachments: [Cell<Attachment>; ATTACHMENTS],
+    attachments: Attachments,
 }
 
 static_assertions::const_assert!(size_of::<AddressSpace>() <= 4096);
@@ -172,9 +143,7 @@ impl AddressSpace {
 
     /// Nothing is mapped any more.
     fn reset(&self) {
-        for attachment in &self.attachments {
-            attachment.set(Attachment { base: 0, pages: 0, mapped: 0 });
-        }
+        self.attachments.clear();
         for run in &self.runs {
             run.pages.set(0);
         }
@@ -284,49 +253,38 @@ impl AddressSpace {
         self.user_page(address, bits::PRESENT | bits::WRITE)
     }
 
-    /// The attachment of the Frame that a page belongs to. Neighbouring pages mostly belong to the same one.
-    fn attachment(&self, physical: u64) -> Option<&Cell<Attachment>> {
-        let covers = |cell: &Cell<Attachment>| {
-            let a = cell.get();
-            a.mapped != 0 && physical >= a.base && physical < a.base + u64::from(a.pages) * PAGE_SIZE
-        };
-        let last = self.attachments.get(usize::from(self.last_attachment.get())).filter(|cell| covers(cell));
-        if last.is_some() {
-            return last;
-        }
-        let index = self.attachments.iter().position(covers)?;
-        self.last_attachment.set(index as u8);
-        self.attachments.get(index)
-    }
-
-    fn attach(&self, base: u64, pages: u64) -> Result<&Cell<Attachment>, Error> {
-        if let Some(cell) = self.attachment(base) {
-            return Ok(cell);
-        }
-        let cell = self.attachments.iter().find(|cell| cell.get().mapped == 0).ok_or(Error::OutOfMemory)?;
-        cell.set(Attachment { base, pages: pages as u32, mapped: 0 });
-        Ok(cell)
-    }
-
     /// Whether pages of the Frame with this base are mapped.
     pub fn is_attached(&self, base: u64) -> bool {
-        self.attachments.iter().any(|cell| cell.get().mapped != 0 && cell.get().base == base)
+        self.attachments.contains(base)
     }
 
     /// Checks a range of user pages; gives its end.
     fn range(address: u64, pages: u64) -> Result<u64, Error> {
         let bytes = pages.checked_mul(PAGE_SIZE).ok_or(Error::InvalidArgument)?;
         let end = address.checked_add(bytes).ok_or(Error::InvalidArgument)?;
-        if !address.is_multiple_of(PAGE_SIZE) || pages == 0 || end > USER_END { Err(Error::InvalidArgument) } else { Ok(end) }
+        if !address.is_multiple_of(PAGE_SIZE) || pages == 0 || end > USER_END {
+            Err(Error::InvalidArgument)
+        } else {
+            Ok(end)
+        }
     }
 
     /// Maps pages of a Frame. Says how many were mapped, and why not all.
-    pub fn map(&self, k: &Kernel, frame: &Slot, first: u64, address: u64, pages: u64, protection: u64) -> (u64, Result<(), Error>) {
-        let flags = match self.check_map(frame, first, address, pages, protection) {
-            Ok(flags) => flags,
-            Err(error) => return (0, Err(error)),
-        };
-        let attachment = match self.attach(frame.memory_base(), frame.extra() / PAGE_SIZE) {
+    pub fn map(
+        &self,
+        k: &Kernel,
+        frame: &Slot,
+        first: u64,
+        address: u64,
+        pages: u64,
+        protection: u64,
+    ) -> (u64, Result<(), Error>) {
+        let flags =
+            match Self::range(address, pages).and_then(|_| page_entry::of_frame(frame, first, pages, protection)) {
+                Ok(flags) => flags,
+                Err(error) => return (0, Err(error)),
+            };
+        let attachment = match self.attachments.attach(frame.memory_base(), frame.extra() / PAGE_SIZE) {
             Ok(cell) => cell,
             Err(error) => return (0, Err(error)),
         };
@@ -341,63 +299,12 @@ impl AddressSpace {
             }
             leaf.write(index(address, 0), (physical + done * PAGE_SIZE) | flags);
             directory.write(at, parent + bits::COUNT_ONE);
-            let mut a = attachment.get();
-            a.mapped += 1;
-            attachment.set(a);
+            attachments::count(attachment, 1);
             if (done + 1) % BATCH == 0 && done + 1 < pages && k.interrupted() {
                 return (done + 1, Err(Error::Partial));
             }
         }
         (pages, Ok(()))
-    }
-
-    fn check_map(&self, frame: &Slot, first: u64, address: u64, pages: u64, protection: u64) -> Result<u64, Error> {
-        Self::range(address, pages)?;
-        let in_frame = frame.extra() / PAGE_SIZE;
-        if first.checked_add(pages).is_none_or(|end| end > in_frame) {
-            return Err(Error::InvalidArgument);
-        }
-        let rights = frame.rights();
-        if !rights.contains(Rights::READ) {
-            return Err(Error::MissingRights);
-        }
-        let mut limits = 0;
-        if rights.contains(Rights::WRITE) {
-            limits |= bits::MAY_WRITE;
-        }
-        if rights.contains(Rights::EXECUTE) {
-            limits |= bits::MAY_EXECUTE;
-        }
-        if frame.memory_kind() == memory_kind::DEVICE {
-            limits |= bits::UNCACHED;
-        }
-        Self::flags(protection, limits)
-    }
-
-    /// Entry bits for a protection, within what the limits (software bits, and uncached for devices) allow.
-    fn flags(protection: u64, limits: u64) -> Result<u64, Error> {
-        let protection = u8::try_from(protection).ok().and_then(Protection::from_bits).ok_or(Error::InvalidArgument)?;
-        if !protection.is_legal() {
-            return Err(Error::InvalidArgument);
-        }
-        let mut flags = bits::PRESENT | bits::USER | limits;
-        if protection.contains(Protection::WRITE) {
-            if limits & bits::MAY_WRITE == 0 {
-                return Err(Error::MissingRights);
-            }
-            flags |= bits::WRITE;
-        }
-        if protection.contains(Protection::EXECUTE) {
-            if limits & bits::MAY_EXECUTE == 0 {
-                return Err(Error::MissingRights);
-            }
-        } else {
-            flags |= bits::NO_EXECUTE;
-        }
-        if protection.contains(Protection::UNCACHED) {
-            flags |= bits::UNCACHED;
-        }
-        Ok(flags)
     }
 
     /// Takes one page out; its last-level table too if that becomes empty.
@@ -413,10 +320,8 @@ impl AddressSpace {
         if empty {
             self.give_page(leaf);
         }
-        if let Some(cell) = self.attachment(entry & bits::ADDRESS) {
-            let mut a = cell.get();
-            a.mapped -= 1;
-            cell.set(a);
+        if let Some(cell) = self.attachments.find(entry & bits::ADDRESS) {
+            attachments::count(cell, -1);
         }
     }
 
@@ -428,7 +333,13 @@ impl AddressSpace {
     }
 
     /// Goes over what is mapped in a range; says how many pages (mapped or not) are behind it.
-    fn walk(&self, k: &Kernel, address: u64, pages: u64, mut visit: impl FnMut(Page, usize, u64) -> Result<(), Error>) -> (u64, Result<(), Error>) {
+    fn walk(
+        &self,
+        k: &Kernel,
+        address: u64,
+        pages: u64,
+        mut visit: impl FnMut(Page, usize, u64) -> Result<(), Error>,
+    ) -> (u64, Result<(), Error>) {
         let end = match Self::range(address, pages) {
             Ok(end) => end,
             Err(error) => return (0, Err(error)),
@@ -471,7 +382,7 @@ impl AddressSpace {
             let leaf = table(directory.read(at));
             let entry = leaf.read(index(address, 0));
             let limits = entry & (bits::MAY_WRITE | bits::MAY_EXECUTE | bits::UNCACHED);
-            let flags = Self::flags(protection, limits)?;
+            let flags = page_entry::flags(protection, limits)?;
             leaf.write(index(address, 0), entry & bits::ADDRESS | flags);
             self.flush(k, address);
             Ok(())
@@ -485,8 +396,8 @@ impl AddressSpace {
             return false;
         }
         let start = self.sweep.get();
-        let Some(attachment) = self.attachment(base) else { return false };
-        let end = base + u64::from(attachment.get().pages) * PAGE_SIZE;
+        let Some(attachment) = self.attachments.find(base) else { return false };
+        let end = attachment.get().end();
         let Some((address, directory, at)) = self.next_table(start) else {
             self.sweep.set(0);
             return true;
@@ -522,7 +433,9 @@ impl AddressSpace {
             }
             match self.directory(address) {
                 None => address = ((address >> 30) + 1) << 30,
-                Some((directory, at)) if directory.read(at) & bits::PRESENT != 0 => return Some((address, directory, at)),
+                Some((directory, at)) if directory.read(at) & bits::PRESENT != 0 => {
+                    return Some((address, directory, at));
+                }
                 Some(_) => address = ((address >> 21) + 1) << 21,
             }
         }
@@ -531,7 +444,7 @@ impl AddressSpace {
 
     /// Maps a page for the kernel itself while it builds the first process.
     pub fn map_first(&self, address: u64, physical: u64, protection: Protection) -> Result<(), Error> {
-        let flags = Self::flags(u64::from(protection.bits()), bits::MAY_WRITE | bits::MAY_EXECUTE)?;
+        let flags = page_entry::flags(u64::from(protection.bits()), bits::MAY_WRITE | bits::MAY_EXECUTE)?;
         let (directory, at) = self.make_directory(address).ok_or(Error::OutOfMemory)?;
         let parent = directory.read(at);
         if table(parent).read(index(address, 0)) != 0 {

@@ -46,7 +46,12 @@ impl Irq {
     }
 
     /// Gives one out: a message-signalled one, or that of an IOAPIC pin.
-    pub fn derive(k: &Kernel, source: Ref<Slot>, pin: Option<(u8, bool, bool)>, target: Ref<Slot>) -> Result<u8, Error> {
+    pub fn derive(
+        k: &Kernel,
+        source: Ref<Slot>,
+        pin: Option<(u8, bool, bool)>,
+        target: Ref<Slot>,
+    ) -> Result<u8, Error> {
         if source.object_word() != 0 {
             return Err(Error::InvalidArgument);
         }

@@ -1,12 +1,14 @@
 //! The objects, one file each: what they are made of, what can be done to them, how they end.
 
 pub mod address_space;
+pub mod attachments;
 pub mod cap_table;
 pub mod endpoint;
 pub mod frame;
 pub mod io_port;
 pub mod irq;
 pub mod notification;
+pub mod page_entry;
 pub mod reply;
 pub mod sched_context;
 pub mod thread;

@@ -66,7 +66,15 @@ impl SchedContext {
     }
 
     /// Sets priority, policy and budget. A fresh period begins.
-    pub fn configure(&self, k: &Kernel, priority: u64, policy: u64, quantum: u64, budget: u64, period: u64) -> Result<(), Error> {
+    pub fn configure(
+        &self,
+        k: &Kernel,
+        priority: u64,
+        policy: u64,
+        quantum: u64,
+        budget: u64,
+        period: u64,
+    ) -> Result<(), Error> {
         let priority = u8::try_from(priority).map_err(|_| Error::InvalidArgument)?;
         let round_robin = match policy {
             0 => false,

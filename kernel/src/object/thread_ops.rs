@@ -59,7 +59,12 @@ pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration)
             cap::delete::delete_step(k, Ref::from(slot));
         }
     }
-    let outer = [Some(configuration.space), configuration.table, configuration.fault_endpoint, configuration.buffer.map(|(slot, _)| slot)];
+    let outer = [
+        Some(configuration.space),
+        configuration.table,
+        configuration.fault_endpoint,
+        configuration.buffer.map(|(slot, _)| slot),
+    ];
     for (target, source) in inner.into_iter().zip(outer) {
         if let Some(source) = source {
             cap::copy(source, Ref::from(target), Rights::all(), 0)?;
@@ -77,7 +82,8 @@ pub fn resume(k: &Kernel, thread: Ref<Thread>) -> Result<(), Error> {
     if thread.space.is_empty() {
         return Err(Error::InvalidArgument);
     }
-    if thread.state.get() == State::Stopped || (thread.state.get() == State::Faulted && thread.kept_by.get().is_none()) {
+    if thread.state.get() == State::Stopped || (thread.state.get() == State::Faulted && thread.kept_by.get().is_none())
+    {
         sched::make_ready(k, thread);
     }
     Ok(())
@@ -85,8 +91,24 @@ pub fn resume(k: &Kernel, thread: Ref<Thread>) -> Result<(), Error> {
 
 fn registers(frame: &Frame) -> [&core::cell::Cell<u64>; 18] {
     [
-        &frame.rax, &frame.rbx, &frame.rcx, &frame.rdx, &frame.rsi, &frame.rdi, &frame.rbp, &frame.rsp, &frame.r8, &frame.r9,
-        &frame.r10, &frame.r11, &frame.r12, &frame.r13, &frame.r14, &frame.r15, &frame.rip, &frame.rflags,
+        &frame.rax,
+        &frame.rbx,
+        &frame.rcx,
+        &frame.rdx,
+        &frame.rsi,
+        &frame.rdi,
+        &frame.rbp,
+        &frame.rsp,
+        &frame.r8,
+        &frame.r9,
+        &frame.r10,
+        &frame.r11,
+        &frame.r12,
+        &frame.r13,
+        &frame.r14,
+        &frame.r15,
+        &frame.rip,
+        &frame.rflags,
     ]
 }
 
@@ -186,7 +208,14 @@ pub fn copy_fpu(k: &Kernel, thread: Ref<Thread>, source: Ref<Thread>) -> Result<
 }
 
 /// Copies the FPU state of a still thread to (or from) memory. A state that the processor would refuse is mended.
-pub fn access_fpu(k: &Kernel, thread: Ref<Thread>, own: &AddressSpace, address: u64, bytes: u64, write: bool) -> Result<u64, Error> {
+pub fn access_fpu(
+    k: &Kernel,
+    thread: Ref<Thread>,
+    own: &AddressSpace,
+    address: u64,
+    bytes: u64,
+    write: bool,
+) -> Result<u64, Error> {
     settle_fpu(k, thread)?;
     let bytes = bytes.min(arch::fpu_bytes() as u64) as usize;
     let mut done = 0;

@@ -50,7 +50,9 @@ pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
         ObjectType::Endpoint => fixed(size_of::<Endpoint>(), 64),
         ObjectType::Reply => fixed(size_of::<Reply>(), 64),
         ObjectType::Notification => fixed(size_of::<Notification>(), 64),
-        ObjectType::CapTable | ObjectType::Irq | ObjectType::IoPort | ObjectType::Console => Err(Error::InvalidArgument),
+        ObjectType::CapTable | ObjectType::Irq | ObjectType::IoPort | ObjectType::Console => {
+            Err(Error::InvalidArgument)
+        }
     }
 }
 
@@ -80,7 +82,14 @@ pub enum Retyped {
 }
 
 /// Makes `count` objects; `target` gives the slots that their capabilities go to.
-pub fn retype(k: &Kernel, slot: Ref<Slot>, kind: u64, size: u64, count: u64, target: impl Fn(u64) -> Result<Ref<Slot>, Error>) -> Result<Retyped, Error> {
+pub fn retype(
+    k: &Kernel,
+    slot: Ref<Slot>,
+    kind: u64,
+    size: u64,
+    count: u64,
+    target: impl Fn(u64) -> Result<Ref<Slot>, Error>,
+) -> Result<Retyped, Error> {
     let kind = ObjectType::from_raw(kind).ok_or(Error::InvalidArgument)?;
     let (bytes, align) = footprint(kind, size)?;
     let memory = slot.memory_kind();
@@ -100,7 +109,10 @@ pub fn retype(k: &Kernel, slot: Ref<Slot>, kind: u64, size: u64, count: u64, tar
     }
     settle(slot);
     let (start, end) = place(slot.untyped_used(), slot.extra(), bytes, align, count)?;
-    if memory == memory_kind::NORMAL && kind != ObjectType::Untyped && !delete::run(k, ZERO_BATCH, || zero_step(slot, end)) {
+    if memory == memory_kind::NORMAL
+        && kind != ObjectType::Untyped
+        && !delete::run(k, ZERO_BATCH, || zero_step(slot, end))
+    {
         return Ok(Retyped::Interrupted);
     }
     let stride = bytes.next_multiple_of(align);
@@ -160,7 +172,9 @@ fn make(k: &Kernel, kind: ObjectType, size: u64, physical: u64, memory: u64) -> 
             at::<Thread>(address).set_up();
             Cap::new(kind, address, 0)
         }
-        ObjectType::SchedContext | ObjectType::Endpoint | ObjectType::Reply | ObjectType::Notification => Cap::new(kind, address, 0),
+        ObjectType::SchedContext | ObjectType::Endpoint | ObjectType::Reply | ObjectType::Notification => {
+            Cap::new(kind, address, 0)
+        }
         ObjectType::Irq | ObjectType::IoPort | ObjectType::Console => return Err(Error::InvalidArgument),
     })
 }

@@ -26,7 +26,11 @@ impl Ready {
         thread.queued.set(true);
         thread.queued_priority.set(priority);
         let queue = &self.queues[usize::from(priority)];
-        if front { queue.push_front(thread) } else { queue.push_back(thread) }
+        if front {
+            queue.push_front(thread)
+        } else {
+            queue.push_back(thread)
+        }
         let word = &self.bitmap[usize::from(priority >> 6)];
         word.set(word.get() | 1 << (priority & 63));
         self.summary.set(self.summary.get() | 1 << (priority >> 6));

@@ -32,7 +32,9 @@ fn read(register: u32) -> u32 {
         page => {
             let value: u32;
             // SAFETY: the page is mapped; the registers read here have no side effects.
-            unsafe { core::arch::asm!("mov {:e}, dword ptr [{}]", out(reg) value, in(reg) page + u64::from(register), options(nostack)) }
+            unsafe {
+                core::arch::asm!("mov {:e}, dword ptr [{}]", out(reg) value, in(reg) page + u64::from(register), options(nostack))
+            }
             value
         }
     }
@@ -42,7 +44,9 @@ fn write(register: u32, value: u32) {
     match PAGE.0.get() {
         0 => write_msr(X2APIC_MSRS + (register >> 4), value.into()),
         // SAFETY: the page is mapped; only the timer, the task priority and the acknowledgement are written.
-        page => unsafe { core::arch::asm!("mov dword ptr [{}], {:e}", in(reg) page + u64::from(register), in(reg) value, options(nostack)) },
+        page => unsafe {
+            core::arch::asm!("mov dword ptr [{}], {:e}", in(reg) page + u64::from(register), in(reg) value, options(nostack))
+        },
     }
 }
 

@@ -41,8 +41,6 @@ fn write(offset: usize, value: u32) {
     unsafe { pointer.write_volatile(value) }
 }
 
-
-
 /// Ticks per millisecond of the TSC and of the APIC timer before its divider.
 pub fn clocks() -> (u64, u64) {
     (read::<u32>(offset::TSC_KHZ).into(), read::<u32>(offset::APIC_KHZ).into())

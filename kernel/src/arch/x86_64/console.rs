@@ -73,7 +73,8 @@ pub fn write(bytes: &[u8]) {
     for &byte in bytes {
         if let Some(ring) = state.ring.get() {
             let written = state.written.get();
-            let at = (ring as *const ConsoleRing as *mut u8).wrapping_add(size_of::<ConsoleRing>() + (written % state.size.get()) as usize);
+            let at = (ring as *const ConsoleRing as *mut u8)
+                .wrapping_add(size_of::<ConsoleRing>() + (written % state.size.get()) as usize);
             // SAFETY: inside the ring's memory, which was checked at the start; size and index are the kernel's own.
             unsafe { at.write_volatile(byte) };
             state.written.set(written + 1);

@@ -42,7 +42,8 @@ const IST_STACK: usize = 4096;
 #[repr(C, align(16))]
 struct Stack(UnsafeCell<[u8; IST_STACK]>);
 
-static PER_CPU: Exclusive<PerCpu> = Exclusive(PerCpu { frame_end: Cell::new(0), stack: Cell::new(0), scratch: Cell::new(0) });
+static PER_CPU: Exclusive<PerCpu> =
+    Exclusive(PerCpu { frame_end: Cell::new(0), stack: Cell::new(0), scratch: Cell::new(0) });
 static TASK: Exclusive<UnsafeCell<TaskState>> = Exclusive(UnsafeCell::new(TaskState {
     reserved: 0,
     rsp: [0; 3],
@@ -101,7 +102,8 @@ pub fn read_msr(number: u32) -> u64 {
 }
 
 fn gate(address: u64, ist: u64, privilege: u64) -> [u64; 2] {
-    let low = (address & 0xffff) | 0x10 << 16 | ist << 32 | (0x8e00 | privilege << 13) << 32 | (address >> 16 & 0xffff) << 48;
+    let low =
+        (address & 0xffff) | 0x10 << 16 | ist << 32 | (0x8e00 | privilege << 13) << 32 | (address >> 16 & 0xffff) << 48;
     [low, address >> 32]
 }
 

@@ -18,8 +18,12 @@ struct State {
     armed: Cell<bool>,
 }
 
-static STATE: Exclusive<State> =
-    Exclusive(State { xsave: Cell::new(false), components: Cell::new(3), bytes: Cell::new(512), armed: Cell::new(true) });
+static STATE: Exclusive<State> = Exclusive(State {
+    xsave: Cell::new(false),
+    components: Cell::new(3),
+    bytes: Cell::new(512),
+    armed: Cell::new(true),
+});
 
 /// Chooses how state is saved, and what belongs to it: x87, SSE, and AVX where there is room.
 pub fn set_up() {

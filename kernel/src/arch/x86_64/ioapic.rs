@@ -1,9 +1,9 @@
 //! The IOAPIC: routes pins to vectors of this CPU.
 #![allow(unsafe_code)] // Device registers.
 
+use super::apic;
 use super::cpu::Exclusive;
 use super::paging::{self, Device};
-use super::apic;
 use core::cell::Cell;
 
 const ADDRESS: u64 = 0xfec0_0000;

@@ -3,7 +3,7 @@
 
 use super::cpu::{self, Exclusive};
 use crate::memory::{DIRECT_MAP, Page};
-use crate::object::address_space::bits;
+use crate::object::page_entry::bits;
 use core::cell::{Cell, UnsafeCell};
 use ipc::image::{ImageHeader, LOAD_ADDRESS, range_kind};
 
@@ -72,7 +72,11 @@ fn map(address: u64, physical_address: u64, flags: u64, large: bool) {
         }
         table = table_at(entry(table, index));
     }
-    set_entry(table, address >> (12 + 9 * last), physical_address | flags | bits::PRESENT | if large { bits::LARGE } else { 0 });
+    set_entry(
+        table,
+        address >> (12 + 9 * last),
+        physical_address | flags | bits::PRESENT | if large { bits::LARGE } else { 0 },
+    );
 }
 
 /// Maps RAM into the direct map.

@@ -18,7 +18,8 @@ struct State {
     ratio: Cell<u64>,
 }
 
-static STATE: Exclusive<State> = Exclusive(State { deadline_mode: Cell::new(false), apic_khz: Cell::new(0), ratio: Cell::new(0) });
+static STATE: Exclusive<State> =
+    Exclusive(State { deadline_mode: Cell::new(false), apic_khz: Cell::new(0), ratio: Cell::new(0) });
 
 /// Finds the rates and starts the timer. Returns TSC ticks per millisecond.
 pub fn set_up(in_cell: bool) -> u64 {

@@ -213,7 +213,8 @@ nmi_entry:
 extern "C" fn syscall_from_user() -> *const Thread {
     let k = kernel();
     if let Some(thread) = k.cpu.current.get() {
-        let fast = if thread.is_foreign() { fastpath::foreign_call(k, thread) } else { fastpath::kernel_call(k, thread) };
+        let fast =
+            if thread.is_foreign() { fastpath::foreign_call(k, thread) } else { fastpath::kernel_call(k, thread) };
         if let Some(next) = fast {
             hooks::switch_to(k, next);
             return &*next;
