@@ -181,10 +181,13 @@ mod program {
     /// Echo server thread in the same space, for timing: adds one to word 0.
     extern "C" fn peer() -> ! {
         let mut out = message(Call::Receive, PEER_ENDPOINT, PEER_REPLY, 0, Tag(0), [0; 8]);
-        loop {
+        // When the endpoint goes, so does the peer: at its priority it would not let anybody else go on.
+        while out.status == 0 {
             out.words[0] += 1;
             out = message(Call::ReplyReceive, PEER_ENDPOINT, PEER_REPLY, 0, Tag::new(0, 1), out.words);
         }
+        // SAFETY: stops the thread: it has no fault handler.
+        unsafe { asm!("ud2", options(noreturn)) }
     }
 
     extern "C" fn main() -> ! {

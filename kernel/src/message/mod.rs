@@ -6,6 +6,7 @@ pub mod fastpath;
 pub mod lease;
 pub mod transfer;
 
+use crate::arch;
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::thread::{Sending, State};
@@ -148,7 +149,9 @@ pub fn answer(k: &Kernel, thread: Ref<Thread>, reply: Ref<Reply>, may_grant: boo
     let tag = Tag(thread.frame.rsi.get());
     let kind = caller.sending.replace(Sending::Nothing);
     if matches!(kind, Sending::Foreign | Sending::Fault | Sending::Budget) {
-        if kind == Sending::Foreign && tag.label() & reply_label::REGISTERS == 0 {
+        if kind == Sending::Foreign && tag.label() & reply_label::RETRY != 0 {
+            caller.frame.rip.set(caller.frame.rip.get().wrapping_sub(arch::SYSCALL_LENGTH));
+        } else if kind == Sending::Foreign && tag.label() & reply_label::REGISTERS == 0 {
             caller.frame.rax.set(if tag.words() > 0 { thread.frame.word(0).get() } else { 0 });
         }
         caller.state.set(State::Ready);
