@@ -76,6 +76,9 @@ pub mod reply_label {
     pub const REGISTERS: u64 = 1;
     /// Let the thread go to the tail of its priority's queue.
     pub const YIELD: u64 = 2;
+    /// The call was taken by an instance of the server that is no more, and had no effect that making it again would double:
+    /// make it again. A foreign thread does so by itself; who `call`s sees the label, with no words.
+    pub const RETRY: u64 = 4;
 }
 
 /// The first argument register of a kernel call.

@@ -27,8 +27,11 @@ pub const FORGET: u64 = 4;
 /// A thread may make forwarded calls from now on. Words: 0 slot | generation << 32, 1 policy | priority << 16. Again: the scheduling changed.
 pub const ADMIT: u64 = 5;
 
-/// Words per event: 0 kind, 1 slot | generation << 32, 2 value, 3 cookie, 4 pid | code << 32, 5 policy | priority << 16,
+/// Words per event: 0 kind, 1 slot | generation << 32, 2 value, 3 cookie, 4 pid | code << 32, 5 policy | priority << 16 | number << 32,
 /// 6 new slot | new generation << 32, 7 request id.
+///
+/// The number of an event is higher (modulo 2³²) than that of those before it. After a restart of `vfs-proxy` an event may come
+/// a second time: the client drops what it has seen.
 pub const EVENT_WORDS: usize = 8;
 /// Events in one answer.
 pub const MAX_EVENTS: usize = 7;

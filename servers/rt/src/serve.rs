@@ -9,7 +9,7 @@ use crate::calls::{Cap, Endpoint, Message, Reply, Result};
 use crate::slots::Slots;
 use crate::start::Start;
 use alloc::vec::Vec;
-use ipc::message::REGISTER_WORDS;
+use ipc::message::{REGISTER_WORDS, reply_label};
 use ipc::{Error, ObjectType, Tag};
 
 /// A server's handlers.
@@ -94,8 +94,8 @@ impl Replies {
     }
 
     /// The same for a new instance of a server whose table outlives it: slots for which `is_kept` holds are Replies of a former
-    /// instance whose callers are still to be answered ([`Caller::found`]). A caller in any other Reply was lost with that
-    /// instance: the Reply is made anew, which tells the caller so.
+    /// instance whose callers are still to be answered ([`Caller::found`]). A caller in any other Reply is one whose request was
+    /// lost with that instance, and is told to make it again: a server with a vault must see to it that this doubles nothing.
     pub fn fill_except(&mut self, slots: &mut Slots, is_kept: impl Fn(u32) -> bool) -> Result {
         while self.made < self.limit {
             let slot = slots.take().ok_or(Error::OutOfMemory)?;
@@ -103,11 +103,14 @@ impl Replies {
             if is_kept(slot) {
                 continue;
             }
-            if Start::CAP_TABLE.identify(slot)?.is_some() {
-                Start::CAP_TABLE.delete(slot)?;
+            let reply = Cap::<Reply>::new(slot);
+            match Start::CAP_TABLE.identify(slot)? {
+                // NotFound, mostly: it keeps nobody.
+                Some(held) if held.object == ObjectType::Reply => drop(reply.reply(reply_label::RETRY, &[])),
+                Some(_) => return Err(Error::SlotOccupied),
+                None => Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?,
             }
-            Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?;
-            self.free.push(Cap::new(slot));
+            self.free.push(reply);
         }
         Ok(())
     }

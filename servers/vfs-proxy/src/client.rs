@@ -40,7 +40,7 @@ pub fn serve(state: &mut State<'_>, label: u64, word: impl Fn(usize) -> u64, cha
         vfs::SUBMIT => submit(state, &word, channel).map(|id| reply.push(&[id])),
         vfs::COLLECT => {
             for _ in 0..vfs::MAX_EVENTS {
-                match state.take_event() {
+                match state.hand_over_event() {
                     Some(words) => reply.push(&words),
                     None => break,
                 }

@@ -60,12 +60,16 @@ pub struct State<'a> {
     newest: u64,
     /// Entries of the book that are not on the ring yet.
     queued: usize,
+    /// The client may make a call again that the former instance has dealt with.
+    recovered: bool,
 }
 
 impl<'a> State<'a> {
     /// Starts with empty books. `sequence` must be beyond every one used before on this channel.
     pub fn fresh(book: &'a mut Book, sequence: u64, channel: &mut impl Channel) -> State<'a> {
         book.sequence = sequence;
+        // Events are numbered on from what a client can have seen: less than 2²⁰ ticks apart they do not come.
+        (book.event_head, book.event_tail) = ((sequence >> 20) as u32, (sequence >> 20) as u32);
         if channel.peer().is_some() {
             // Take over the other side's view of the rings; what is on them was not meant for us.
             let (tail, head) = (channel.request_head(), channel.response_tail());
@@ -75,7 +79,7 @@ impl<'a> State<'a> {
             channel.set_request_tail(0);
             channel.set_response_head(0);
         }
-        State { book, newest: 0, queued: 0 }
+        State { book, newest: 0, queued: 0, recovered: false }
     }
 
     /// Goes on with the books of an instance that died anywhere.
@@ -84,7 +88,9 @@ impl<'a> State<'a> {
         // Our own section: nobody else writes it. An id there is older than the book's sequence, or it is not from this life.
         let newest = channel.request(tail.wrapping_sub(1)).id;
         let newest = if newest <= id(book.sequence, Place::Submission(SUBMISSIONS - 1)) { newest } else { 0 };
-        let mut state = State { book, newest, queued: 0 };
+        let mut state = State { book, newest, queued: 0, recovered: true };
+        // They may not have reached the client. It knows those that it has seen by their numbers.
+        state.book.handed_over = 0;
         // What needs no answer leaves the book when it is on the ring: the crash may have been in between.
         for index in 0..SUBMISSIONS {
             let entry = &mut state.book.submissions[index];
@@ -184,6 +190,9 @@ impl<'a> State<'a> {
             return Err(EIO);
         }
         self.known(wish.slot, wish.generation)?;
+        if let Some(id) = self.submitted_before(wish) {
+            return Ok(id);
+        }
         let id = self.enter(wish)?;
         self.pump(Some(id), channel);
         Ok(id)
@@ -239,14 +248,37 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Takes the oldest event.
-    pub fn take_event(&mut self) -> Option<[u64; EVENT_WORDS]> {
-        if self.events() == 0 {
+    /// The id of the same request, if the former instance has entered it but the client did not hear of that.
+    fn submitted_before(&self, wish: &Wish) -> Option<u64> {
+        if !self.recovered || wish.cookie == 0 {
             return None;
         }
-        let words = self.book.events[event_index(self.book.event_head)].words;
-        self.book.event_head = self.book.event_head.wrapping_add(1);
-        Some(words)
+        let same = |entry: &&Submission| {
+            let about = (entry.kind, entry.slot, entry.generation, entry.cookie);
+            entry.id != 0 && about == (wish.kind, wish.slot, wish.generation, wish.cookie)
+        };
+        let waiting = (0..self.events())
+            .map(|offset| &self.book.events[event_index(self.book.event_head.wrapping_add(offset as u32))].words);
+        let identity = shadow::thread_identity(wish.slot, wish.generation);
+        let mut answered =
+            waiting.filter(|words| words[0] == EVENT_RETURN && words[1] == identity && words[3] == wish.cookie);
+        self.book.submissions.iter().find(same).map(|entry| entry.id).or_else(|| answered.next().map(|words| words[7]))
+    }
+
+    /// Hands over the next event of those that the answer being made will carry.
+    pub fn hand_over_event(&mut self) -> Option<[u64; EVENT_WORDS]> {
+        if self.book.handed_over as usize >= self.events() {
+            return None;
+        }
+        let index = self.book.event_head.wrapping_add(self.book.handed_over);
+        self.book.handed_over += 1;
+        Some(self.book.events[event_index(index)].words)
+    }
+
+    /// The last answer has been given: what it handed over is the client's.
+    pub fn answered(&mut self) {
+        self.book.event_head = self.book.event_head.wrapping_add(self.book.handed_over);
+        self.book.handed_over = 0;
     }
 
     fn known(&self, slot: u32, generation: u32) -> Result<(), i64> {
@@ -491,8 +523,9 @@ impl<'a> State<'a> {
         self.put_event(Event { words, source: source(index) });
     }
 
-    fn put_event(&mut self, event: Event) {
+    fn put_event(&mut self, mut event: Event) {
         debug_assert!(self.events() < EVENTS);
+        event.words[5] |= u64::from(self.book.event_tail) << 32;
         self.book.events[event_index(self.book.event_tail)] = event;
         self.book.event_tail = self.book.event_tail.wrapping_add(1);
     }

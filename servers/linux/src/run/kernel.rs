@@ -128,6 +128,8 @@ pub struct Kernel {
     tasks: Vec<Option<Task>>,
     callers: Shared,
     seed: u64,
+    /// Number of the newest event of `vfs-proxy`.
+    newest_event: Option<u32>,
 }
 
 impl Kernel {
@@ -141,6 +143,7 @@ impl Kernel {
             tasks: (0..MAX_SLOTS).map(|_| None).collect(),
             callers,
             seed: rt::time::now() | 1,
+            newest_event: None,
         }
     }
 
@@ -320,11 +323,25 @@ impl Machine for Kernel {
     }
 
     fn collect(&mut self) -> Vec<[u64; vfs::EVENT_WORDS]> {
-        // An error: vfs-proxy is being restarted, and will signal when it has something.
-        let Ok(answer) = self.vfs.call(vfs::COLLECT, &[]) else { return Vec::new() };
-        let events = if answer.label() == vfs::OK { answer.len() / vfs::EVENT_WORDS } else { 0 };
-        let word = |event: usize, index| answer.word(event * vfs::EVENT_WORDS + index);
-        (0..events).map(|event| core::array::from_fn(|index| word(event, index))).collect()
+        let mut collected = Vec::new();
+        loop {
+            // An error: vfs-proxy is no more.
+            let Ok(answer) = self.vfs.call(vfs::COLLECT, &[]) else { return collected };
+            let events = if answer.label() == vfs::OK { answer.len() / vfs::EVENT_WORDS } else { 0 };
+            let word = |event: usize, index| answer.word(event * vfs::EVENT_WORDS + index);
+            for event in 0..events {
+                let words: [u64; vfs::EVENT_WORDS] = core::array::from_fn(|index| word(event, index));
+                // After a restart of vfs-proxy it may come again.
+                let number = (words[5] >> 32) as u32;
+                if self.newest_event.is_none_or(|newest| number.wrapping_sub(newest) as i32 > 0) {
+                    self.newest_event = Some(number);
+                    collected.push(words);
+                }
+            }
+            if events < vfs::MAX_EVENTS {
+                return collected;
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Cap, Endpoint, Notification, Reply, Result, check};
 use crate::buffer;
 use crate::trap::{Registers, trap};
-use ipc::message::{REGISTER_WORDS, Request};
+use ipc::message::{REGISTER_WORDS, Request, reply_label};
 use ipc::{Call, Tag};
 
 /// A message received. Words from the ninth on lie in the message buffer until the next message is sent or received.
@@ -89,14 +89,20 @@ impl Cap<Endpoint> {
         exchange(Call::TrySend, self, 0, None, Tag::new(label, words.len()), outgoing(words)).map(drop)
     }
 
-    /// Sends, lends the caller's time, and waits for the answer.
+    /// Sends, lends the caller's time, and waits for the answer. If the server was restarted meanwhile and asks for it
+    /// ([`reply_label::RETRY`]), the call is made again.
     pub fn call(self, label: u64, words: &[u64]) -> Result<Message> {
         self.call_until(label, words, None)
     }
 
     /// The same with a deadline.
     pub fn call_until(self, label: u64, words: &[u64], deadline: Option<u64>) -> Result<Message> {
-        exchange(Call::Call, self, 0, deadline, Tag::new(label, words.len()), outgoing(words))
+        loop {
+            let answer = exchange(Call::Call, self, 0, deadline, Tag::new(label, words.len()), outgoing(words))?;
+            if answer.label() != reply_label::RETRY {
+                return Ok(answer);
+            }
+        }
     }
 
     /// A call that sends capabilities along.

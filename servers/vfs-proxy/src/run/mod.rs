@@ -75,6 +75,8 @@ struct Forwarder {
 
 impl Server for Forwarder {
     fn message(&mut self, message: &Message, caller: Caller, replies: &mut Replies) -> Option<(Caller, Answer)> {
+        // Whoever is here has given its last answer.
+        self.state.answered();
         let mut port = Port { live: &mut self.live, replies };
         if message.label() == LABEL_FOREIGN {
             let args = core::array::from_fn(|index| message.word(1 + index));
@@ -89,12 +91,14 @@ impl Server for Forwarder {
 
     /// Either interrupt of the device: message-signalled, so there is nothing to acknowledge.
     fn signal(&mut self, _bits: u64, replies: &mut Replies) {
+        self.state.answered();
         self.look(replies);
     }
 
     fn timeout(&mut self, replies: &mut Replies) {
         self.next_beat = rt::time::now() + self.beat;
         self.live.beat();
+        self.state.answered();
         self.look(replies);
     }
 

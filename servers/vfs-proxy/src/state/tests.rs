@@ -114,6 +114,13 @@ impl Channel for World {
     }
 }
 
+/// The next event, as the client gets it.
+fn take(state: &mut State<'_>) -> Option<[u64; EVENT_WORDS]> {
+    let event = state.hand_over_event();
+    state.answered();
+    event
+}
+
 fn book() -> Box<Book> {
     Box::new(Book::new_zeroed())
 }
@@ -128,7 +135,7 @@ fn running<'a>(book: &'a mut Book, world: &mut World) -> State<'a> {
     state.look(world);
     world.start(3, 7);
     state.look(world);
-    assert_eq!(state.take_event().unwrap()[..3], [EVENT_START, thread_identity(3, 7), 64]);
+    assert_eq!(take(&mut state).unwrap()[..3], [EVENT_START, thread_identity(3, 7), 64]);
     state.admit(3, 7, 1 | 90 << 16).unwrap();
     state
 }
@@ -220,7 +227,7 @@ fn too_many_submissions_are_refused_not_lost() {
     world.finish(&first, 1);
     state.look(&mut world);
     state.submit(&wish(request_kind::CALL, 3, 0), &mut world).unwrap();
-    let event = state.take_event().unwrap();
+    let event = take(&mut state).unwrap();
     assert_eq!((event[0], event[2], event[3], event[7]), (EVENT_RETURN, 1, 0xc00, first.id));
 }
 
@@ -242,7 +249,7 @@ fn a_clone_makes_the_new_slot_known() {
             ..Response::default()
         });
         state.look(&mut world);
-        assert_eq!(state.take_event().unwrap()[2] as i64, value);
+        assert_eq!(take(&mut state).unwrap()[2] as i64, value);
     }
     state.admit(5, 2, 0).unwrap();
 }
@@ -261,7 +268,7 @@ fn cancel_reaches_a_call_wherever_it_is() {
     world.finish(&call, -EINTR);
     state.look(&mut world);
     assert_eq!(world.answers, [(9, -EINTR)]);
-    let event = state.take_event().unwrap();
+    let event = take(&mut state).unwrap();
     assert_eq!((event[0], event[2] as i64, event[3]), (ipc::protocol::vfs::EVENT_INTERRUPTED, -EINTR, 0));
     // Not on the ring yet: answered here.
     world.request_head = world.request_tail.wrapping_sub(REQUESTS as u32);
@@ -280,7 +287,7 @@ fn what_is_gone_or_forgotten_hangs_nobody() {
     world.respond(Response { kind: response_kind::GONE, slot: 3, generation: 7, ..Response::default() });
     state.look(&mut world);
     assert_eq!((world.answers.as_slice(), world.dropped), (&[(9, -EIO)][..], 1));
-    assert_eq!(state.take_event().unwrap()[0], EVENT_GONE);
+    assert_eq!(take(&mut state).unwrap()[0], EVENT_GONE);
     assert!(state.book.submissions.iter().all(|entry| entry.id == 0));
     // The slot can be given out again.
     world.start(3, 8);
@@ -304,7 +311,7 @@ fn another_linux_ends_what_the_old_one_had() {
     world.peer = Some(2);
     state.look(&mut world);
     assert_eq!(world.answers, [(9, -EIO)]);
-    assert_eq!(state.take_event().unwrap()[0], EVENT_RESET);
+    assert_eq!(take(&mut state).unwrap()[0], EVENT_RESET);
     world.finish(&call, 1);
     state.look(&mut world);
     assert_eq!(world.dropped, 1);
@@ -326,11 +333,11 @@ fn a_jump_of_the_index_resets_once() {
     }
     assert_eq!(world.answers, [(9, -EIO)]);
     assert_eq!(state.events(), 1);
-    assert_eq!(state.take_event().unwrap()[0], EVENT_RESET);
+    assert_eq!(take(&mut state).unwrap()[0], EVENT_RESET);
     // It goes on if the other side comes to its senses.
     world.start(6, 1);
     state.look(&mut world);
-    assert_eq!(state.take_event().unwrap()[1], thread_identity(6, 1));
+    assert_eq!(take(&mut state).unwrap()[1], thread_identity(6, 1));
 }
 
 #[test]
@@ -344,6 +351,7 @@ fn a_full_event_queue_leaves_responses_on_the_ring() {
     assert_eq!(state.events(), EVENTS - 1);
     let mut seen = vec![];
     loop {
+        state.answered();
         let reply = client::serve(&mut state, vfs::COLLECT, |_| 0, &mut world);
         let events = reply.words().chunks(EVENT_WORDS);
         if events.len() == 0 {
@@ -412,9 +420,29 @@ fn a_new_instance_goes_on_where_the_old_one_died() {
     world.finish(&sent[0], 6);
     state.look(&mut world);
     assert_eq!(world.answers, [(42, 6)]);
-    assert_eq!(state.take_event().unwrap()[2], 5);
-    assert_eq!((state.take_event(), world.dropped), (None, 0));
-    assert_eq!(VERSION, 2);
+    assert_eq!(take(&mut state).unwrap()[2], 5);
+    assert_eq!((take(&mut state), world.dropped), (None, 0));
+    assert_eq!(VERSION, 3);
+}
+
+#[test]
+fn a_client_that_repeats_itself_after_a_restart_gets_everything_once() {
+    let (mut book, mut world) = (book(), World::new());
+    let mut state = running(&mut book, &mut world);
+    let (first, second) = (wish(request_kind::CALL, 3, 1), wish(request_kind::CALL, 3, 2));
+    let ids = [&first, &second].map(|wish| state.submit(wish, &mut world).unwrap());
+    // Died before the client heard of either; the first was answered meanwhile.
+    let mut state = State::recover(&mut book, &mut world);
+    let request = world.consume().unwrap();
+    world.finish(&request, 0);
+    state.look(&mut world);
+    assert_eq!([&first, &second].map(|wish| state.submit(wish, &mut world).unwrap()), ids);
+    assert_eq!(std::iter::from_fn(|| world.consume()).count(), 1);
+    // Died while it handed an event over.
+    let before = state.hand_over_event().unwrap();
+    let mut state = State::recover(&mut book, &mut world);
+    assert_eq!(take(&mut state), Some(before));
+    assert_eq!(take(&mut state), None);
 }
 
 /// One step of a Linux that does what it likes, or of the programs meanwhile.
@@ -464,6 +492,7 @@ proptest! {
         let mut waiting = std::collections::BTreeSet::new();
         let mut next_reply = 0;
         for step in steps {
+            state.answered();
             let answered = world.answers.len();
             match step {
                 Step::Respond { id, kind, slot, generation, value } => {
