@@ -12,6 +12,9 @@ use crate::tree::{Tree, say};
 /// Packages whose portable code is worth it and done in minutes; only their libraries.
 const PACKAGES: [&str; 4] = ["ipc", "hypervisor-abi", "kernel", "hypervisor"];
 
+/// Property tests look for their files of earlier failures, and a hundredth of the usual cases must do: Miri is slow.
+const VARIABLES: [(&str, &str); 2] = [("MIRIFLAGS", "-Zmiri-disable-isolation"), ("PROPTEST_CASES", "4")];
+
 /// Runs their unit tests under Miri.
 pub fn run(tree: &Tree) -> Result<Outcome> {
     if !available() {
@@ -27,7 +30,7 @@ pub fn run(tree: &Tree) -> Result<Outcome> {
     for package in PACKAGES {
         arguments.extend(["-p", package]);
     }
-    unit::cargo_test(tree, "miri", &arguments)
+    unit::cargo_test(tree, "miri", &arguments, &VARIABLES)
 }
 
 fn available() -> bool {

@@ -11,16 +11,17 @@ use crate::tree::{Tree, say};
 
 /// Runs all unit and property tests.
 pub fn run(tree: &Tree) -> Result<Outcome> {
-    cargo_test(tree, "unit", &["test", "--workspace", "--no-fail-fast"])
+    cargo_test(tree, "unit", &["test", "--workspace", "--no-fail-fast"], &[])
 }
 
-/// Runs a `cargo test` and counts; what failed is shown, all of it is in a log.
-pub fn cargo_test(tree: &Tree, name: &str, arguments: &[&str]) -> Result<Outcome> {
+/// Runs a `cargo test` with these arguments and variables, and counts; what failed is shown, all of it is in a log.
+pub fn cargo_test(tree: &Tree, name: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Outcome> {
     let output = Command::new("cargo")
         .args(arguments)
         .current_dir(&tree.root)
         .env("CARGO_TARGET_DIR", &tree.target)
         .env("CARGO_TERM_COLOR", "never")
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
         .context("cannot run cargo")?;
