@@ -178,6 +178,76 @@ mod program {
         static foreign_code: u8;
     }
 
+    // The cheapest client and server there can be: what is counted is the kernel.
+    global_asm!(
+        r#"
+        .section .text.bench, "ax"
+        .globl bench_server
+    bench_server:
+        mov eax, {receive}
+        mov edi, {endpoint}
+        xor esi, esi
+        syscall
+    1:  mov eax, {reply_receive}
+        mov edi, {endpoint}
+        xor esi, esi
+        syscall
+        test eax, eax
+        jz 1b
+        ud2
+        .globl bench_client
+    bench_client:
+        push rbx
+        mov ebx, edi
+    1:  mov eax, {call}
+        mov edi, {endpoint}
+        xor esi, esi
+        syscall
+        dec ebx
+        jnz 1b
+        pop rbx
+        ret
+        .globl bench_null
+    bench_null:
+        push rbx
+        mov ebx, edi
+    1:  xor eax, eax
+        syscall
+        dec ebx
+        jnz 1b
+        pop rbx
+        ret
+        .globl bench_yield
+    bench_yield:
+        push rbx
+        mov ebx, edi
+    1:  mov eax, 1
+        syscall
+        dec ebx
+        jnz 1b
+        pop rbx
+        ret
+        "#,
+        receive = const 11 | (REPLY as u64) << 16,
+        reply_receive = const 14 | (REPLY as u64) << 16,
+        call = const 10,
+        endpoint = const ENDPOINT,
+    );
+    unsafe extern "C" {
+        fn bench_server() -> !;
+        fn bench_client(rounds: u32);
+        fn bench_null(rounds: u32);
+        fn bench_yield(rounds: u32);
+    }
+
+    fn measure(name: &str, work: unsafe extern "C" fn(u32)) {
+        const ROUNDS: u32 = 1000;
+        let start = now();
+        // SAFETY: makes kernel calls only, and keeps to the calling convention but for the registers that calls give back in.
+        unsafe { work(ROUNDS) };
+        say!("selftest: {name}: {} ticks", (now() - start) / u64::from(ROUNDS));
+    }
+
     /// Echo server thread in the same space, for timing: adds one to word 0.
     extern "C" fn peer() -> ! {
         let mut out = message(Call::Receive, PEER_ENDPOINT, PEER_REPLY, 0, Tag(0), [0; 8]);
@@ -349,13 +419,21 @@ mod program {
             assert_eq!((out.status, out.rdi, out.words[0]), (0, 0, index + 1));
         }
         say!("selftest: 1000 round trips, {} ticks each", (now() - start) / 1000);
-        for (name, number) in [("null", Call::Null), ("yield", Call::Yield)] {
-            let start = now();
-            for _ in 0..100 {
-                raw(number as u64, 0, 0, [0; 8]);
-            }
-            say!("selftest: {name}: {} ticks", (now() - start) / 100);
+        // The same, counted: a server of its own on the first endpoint.
+        retype(ObjectType::Reply, 0, REPLY);
+        for (kind, size, slot) in
+            [(ObjectType::Thread, 0, 240), (ObjectType::SchedContext, 0, 241), (ObjectType::Frame, 4096, 242)]
+        {
+            retype(kind, size, slot);
         }
+        ok(Call::ThreadConfigure, 240, &[slots::ADDRESS_SPACE.into(), slots::CAP_TABLE.into(), 0, 242, 0, 2]);
+        ok(Call::SchedConfigure, 241, &[200, 0, 0, 0, 0]);
+        ok(Call::SchedBind, 241, &[240]);
+        set_registers(240, bench_server as *const () as u64, 0x5100_2000, 0);
+        ok(Call::ThreadResume, 240, &[]);
+        measure("call and reply, 0 words, same space", bench_client);
+        measure("null", bench_null);
+        measure("yield", bench_yield);
 
         // A frame that goes takes its mappings along.
         retype(ObjectType::Frame, 1 << 20, SCRATCH + 20);
