@@ -122,6 +122,26 @@ impl<A: Adapter> List<A> {
         }
     }
 
+    /// Removes the first node, which is known.
+    #[inline(always)]
+    pub fn remove_first(&self, node: Ref<A::Node>) {
+        let next = A::links(&node).next.get();
+        self.head.set(next);
+        match next {
+            Some(n) => A::links(&n).previous.set(None),
+            None => self.tail.set(None),
+        }
+    }
+
+    /// Adds to an empty list.
+    #[inline(always)]
+    pub fn push_only(&self, node: Ref<A::Node>) {
+        A::links(&node).previous.set(None);
+        A::links(&node).next.set(None);
+        self.head.set(Some(node));
+        self.tail.set(Some(node));
+    }
+
     /// Removes the first node.
     pub fn pop_front(&self) -> Option<Ref<A::Node>> {
         let node = self.head.get()?;

@@ -54,7 +54,18 @@ impl<T> Ref<T> {
         }
     }
 
+    /// The object at an address that is not 0.
+    ///
+    /// # Safety
+    /// As for [`Ref::at`], and the address is not 0.
+    #[inline(always)]
+    pub const unsafe fn at_nonzero(address: u64) -> Ref<T> {
+        // SAFETY: the caller's promise.
+        Ref(unsafe { NonNull::new_unchecked(core::ptr::with_exposed_provenance_mut(address as usize)) })
+    }
+
     /// The object's address.
+    #[inline(always)]
     pub fn address(self) -> u64 {
         self.0.as_ptr().expose_provenance() as u64
     }

@@ -194,14 +194,21 @@ impl Slot {
         self.rights.set(0);
     }
 
-    /// The object that it names, if it is of that type.
+    /// The object that it names, if it is of that type. (The initial Irq capability names none.)
+    #[inline(always)]
     pub fn object<T: KernelObject>(&self) -> Option<Ref<T>> {
         if !self.is(T::TYPE) {
             return None;
         }
         // SAFETY: a slot of that type is only ever filled with the address of a live object of that type, made by retype or at
         // boot; the last capability to an object is deleted before its memory is used for something else.
-        unsafe { Ref::at(self.object.get()) }
+        unsafe {
+            if T::TYPE as u8 == ObjectType::Irq as u8 {
+                Ref::at(self.object.get())
+            } else {
+                Some(Ref::at_nonzero(self.object.get()))
+            }
+        }
     }
 
     /// Whether two slots hold capabilities to the same object.

@@ -107,6 +107,7 @@ pub fn end(k: &Kernel, space: Ref<AddressSpace>) {
 fn unload(k: &Kernel, space: Ref<AddressSpace>) {
     if k.cpu.loaded.get() == Some(space) {
         k.cpu.loaded.set(None);
+        k.cpu.reschedule();
         arch::load_kernel_root();
     }
 }

@@ -55,13 +55,20 @@ impl CapTable {
     }
 
     /// A slot.
+    #[inline(always)]
     pub fn slot(&self, index: u32) -> Option<Ref<Slot>> {
-        if index == 0 || index >= self.slots.get() {
+        self.slot_at(index.into())
+    }
+
+    /// A slot, by an index of any size.
+    #[inline(always)]
+    pub fn slot_at(&self, index: u64) -> Option<Ref<Slot>> {
+        if index == 0 || index >= self.slots.get().into() {
             return None;
         }
-        let address = Ref::from(self).address() + u64::from(index) * size_of::<Slot>() as u64;
+        let address = Ref::from(self).address() + index * size_of::<Slot>() as u64;
         // SAFETY: the table was set up in memory for this many slots, which is kernel memory as long as the table lives.
-        unsafe { Ref::at(address) }
+        Some(unsafe { Ref::at_nonzero(address) })
     }
 
     /// The next slot with a capability, for a dying table; `None` if there is none among the next few.

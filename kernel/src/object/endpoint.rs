@@ -52,16 +52,16 @@ impl Endpoint {
     #[inline(always)]
     pub fn take_first_receiver(&self, thread: Ref<Thread>) {
         thread.endpoint.set(None);
-        self.receivers.remove(thread);
+        self.receivers.remove_first(thread);
     }
 
     /// Queues a receiver where nobody waits.
     #[inline(always)]
     pub fn queue_only_receiver(&self, thread: Ref<Thread>) {
-        thread.queued_priority.set(thread.priority());
+        thread.queued_priority.set(thread.own_time.get().map_or(0, |time| time.priority()));
         thread.endpoint.set(Some(Ref::from(self)));
         thread.state.set(State::Receiving);
-        self.receivers.push_back(thread);
+        self.receivers.push_only(thread);
     }
 
     /// Takes a thread out of the queue it is in.

@@ -197,6 +197,8 @@ pub struct Thread {
     pub buffer: Slot,
     /// Page of the message buffer in its frame, plus 1.
     buffer_page: Cell<u64>,
+    /// The space in its slot.
+    running_in: Cell<Option<Ref<AddressSpace>>>,
     /// FPU state.
     pub fpu: FpuArea,
 }
@@ -252,8 +254,14 @@ impl Thread {
     }
 
     /// Its address space.
+    #[inline(always)]
     pub fn space(&self) -> Option<Ref<AddressSpace>> {
-        self.space.object()
+        self.running_in.get()
+    }
+
+    /// The capability in the slot of its address space has changed.
+    pub fn space_changed(&self) {
+        self.running_in.set(self.space.object());
     }
 
     /// Its capability table.
@@ -442,7 +450,10 @@ impl Thread {
     /// One of its slots has lost its capability.
     pub fn slot_lost(&self, k: &Kernel, home: Home) {
         match home {
-            Home::ThreadSpace | Home::ThreadTable => self.suspend(k),
+            Home::ThreadSpace | Home::ThreadTable => {
+                self.space_changed();
+                self.suspend(k);
+            }
             _ => self.buffer_page.set(0),
         }
     }

@@ -70,6 +70,7 @@ pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration)
             cap::copy(source, Ref::from(target), Rights::all(), 0)?;
         }
     }
+    thread.space_changed();
     if let Some((_, page)) = configuration.buffer {
         thread.set_buffer_page(page);
     }

@@ -51,6 +51,12 @@ impl Ready {
         }
     }
 
+    /// Whether somebody of at least this priority is ready.
+    #[inline(always)]
+    pub fn reaches(&self, priority: u8) -> bool {
+        self.summary.get() != 0 && self.highest().is_some_and(|highest| highest >= priority)
+    }
+
     /// The highest priority at which somebody is ready.
     #[inline]
     pub fn highest(&self) -> Option<u8> {

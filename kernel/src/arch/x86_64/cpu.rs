@@ -187,23 +187,23 @@ pub fn fault_address() -> u64 {
 }
 
 /// Entries into the kernel save registers in the frame that ends here.
+#[inline(always)]
 pub fn set_frame_end(end: u64) {
     PER_CPU.0.frame_end.set(end);
     // SAFETY: the field is the processor's to read only, at the next entry from user mode.
     unsafe { (*TASK.0.get()).rsp[0] = end };
 }
 
-/// What the bases were last set to.
-static BASES: Exclusive<[Cell<u64>; 2]> = Exclusive([Cell::new(0), Cell::new(0)]);
+/// Both bases as they were last set, or-ed: 0 if both are 0.
+static BASES: Exclusive<Cell<u64>> = Exclusive(Cell::new(0));
 
 /// Sets the user's FS and GS bases. A user that loads a selector can only change its base to 0; so only where the base was 0 and is to be
 /// 0 can the register be left alone.
 #[inline(always)]
 pub fn set_bases(fs: u64, gs: u64) {
-    if BASES.0[0].replace(fs) | fs != 0 {
+    if BASES.0.get() | fs | gs != 0 {
+        BASES.0.set(fs | gs);
         write_msr(FS_BASE, fs);
-    }
-    if BASES.0[1].replace(gs) | gs != 0 {
         write_msr(KERNEL_GS_BASE, gs);
     }
 }

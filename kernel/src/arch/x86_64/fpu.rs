@@ -122,6 +122,10 @@ pub fn claim(k: &Kernel, thread: Ref<Thread>) {
 }
 
 /// A thread is about to run: without trap if the registers hold its state.
+#[inline(always)]
 pub fn switch_to(k: &Kernel, thread: Ref<Thread>) {
-    if k.cpu.fpu_owner.get() == Some(thread) { without_trap() } else { with_trap() }
+    let owns = k.cpu.fpu_owner.get() == Some(thread);
+    if owns == STATE.0.armed.get() {
+        if owns { without_trap() } else { with_trap() }
+    }
 }

@@ -56,6 +56,7 @@ pub fn load_kernel_root() {
 }
 
 /// Sets the processor up for a thread.
+#[inline(always)]
 pub fn switch_to(k: &Kernel, thread: Ref<Thread>) {
     let space = thread.space();
     if k.cpu.loaded.get() != space {

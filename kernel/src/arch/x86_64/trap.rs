@@ -9,7 +9,7 @@
 
 use super::{cpu, hooks, kernel};
 use crate::message::fastpath;
-use crate::object::thread::Thread;
+use crate::object::thread::{State, Thread};
 use crate::{call, fault, sched};
 
 core::arch::global_asm!(
@@ -95,6 +95,7 @@ syscall_entry:
     push r15
     mov rsp, gs:[8]
     call syscall_from_user
+    ud2
 
     // rax: the thread to run; its registers lie at its start.
     .globl leave
@@ -208,24 +209,40 @@ nmi_entry:
 "#
 );
 
-/// A `syscall` instruction. Returns the thread to run.
+unsafe extern "C" {
+    fn leave() -> !;
+}
+
+/// Leaves the kernel for a thread that the processor is set up for.
+#[inline(always)]
+fn enter(thread: *const Thread) -> ! {
+    // SAFETY: `leave` takes the thread in rax; it does not come back, so nothing on the stack is needed any more.
+    unsafe { core::arch::asm!("jmp {leave}", leave = sym leave, in("rax") thread, options(noreturn, nostack)) }
+}
+
+/// A `syscall` instruction. It does not return: so it need not keep the registers that the entry code has saved already.
 #[unsafe(no_mangle)]
-extern "C" fn syscall_from_user() -> *const Thread {
+extern "C" fn syscall_from_user() -> ! {
     let k = kernel();
     if let Some(thread) = k.cpu.current.get() {
         let fast =
             if thread.is_foreign() { fastpath::foreign_call(k, thread) } else { fastpath::kernel_call(k, thread) };
         if let Some(next) = fast {
-            hooks::switch_to(k, next);
-            return &*next;
+            if next != thread {
+                hooks::switch_to(k, next);
+            }
+            enter(&*next);
         }
         if thread.is_foreign() {
             fault::foreign_call(k, thread);
         } else {
             call::kernel_call(k, thread);
         }
+        if !k.cpu.attention.get() && k.cpu.current.get() == Some(thread) && thread.state.get() == State::Ready {
+            enter(&*thread);
+        }
     }
-    choose()
+    enter(choose())
 }
 
 /// An exception or interrupt in user mode. Returns the thread to run.
