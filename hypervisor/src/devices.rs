@@ -7,7 +7,7 @@ mod machine;
 
 use core::sync::atomic::Ordering;
 
-use hypervisor_abi::config::SystemConfig;
+use hypervisor_abi::config::{MemoryFlags, SystemConfig};
 use hypervisor_abi::hypercall::Error;
 use spin::Mutex;
 
@@ -184,7 +184,28 @@ pub fn memory(cpu: &mut Cpu, address: u64, size: u8, access: Access) -> Option<O
         });
     }
     drop(space);
-    ioapic_access(cell, address, size, access)
+    ioapic_access(cell, address, size, access).or_else(|| subpage(number, cell, address, size, access))
+}
+
+/// Regions that are not made of whole pages: the access must lie inside one, and be of a size that its flags name.
+fn subpage(cpu: u32, cell: &Cell, address: u64, size: u8, access: Access) -> Option<Outcome> {
+    let config = cell.config();
+    let region = config.memory().iter().find(|region| region.is_subpage() && region.contains_virt(address))?;
+    let flags = region.flags();
+    let offset = address - region.virt_start();
+    let wanted = match size {
+        1 => MemoryFlags::IO_8,
+        2 => MemoryFlags::IO_16,
+        4 => MemoryFlags::IO_32,
+        _ => MemoryFlags::IO_64,
+    };
+    let right = if matches!(access, Access::Read) { MemoryFlags::READ } else { MemoryFlags::WRITE };
+    let aligned = address.is_multiple_of(size.into()) || flags.contains(MemoryFlags::IO_UNALIGNED);
+    let inside = offset.checked_add(size.into()).is_some_and(|end| end <= region.size());
+    if !flags.contains(wanted | right) || !aligned || !inside {
+        return None;
+    }
+    Some(Ok(through(cpu, region.phys_start() + offset, size, access)))
 }
 
 fn through(cpu: u32, phys: u64, size: u8, access: Access) -> u64 {

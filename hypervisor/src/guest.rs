@@ -12,7 +12,7 @@ use crate::cell::{Failure, Reason, Violation};
 use crate::cpu::Cpu;
 use crate::decode::{Access, CodeSize, Instruction, MAX_LENGTH, Source, decode, truncate};
 use crate::devices;
-use crate::memory::host::{self, Slot};
+use crate::memory::host;
 use crate::memory::nested::APIC_PAGE;
 use crate::units::msr::number;
 use crate::vendor::{Event, Exit, IoAccess, MemoryAccess, Vcpu, reg};
@@ -116,7 +116,7 @@ fn fetch(cpu: &mut Cpu, bytes: &mut [u8; MAX_LENGTH]) -> usize {
     let (number, cell) = (cpu.number, cpu.cell());
     let read = |address: u64| {
         let mut entry = [0; 8];
-        host::read_physical(number, Slot::Fetch, cell.memory.translate(address)?, &mut entry);
+        host::read_physical(number, cell.memory.translate(address)?, &mut entry);
         Some(u64::from_le_bytes(entry))
     };
     let mut done = 0;
@@ -124,7 +124,7 @@ fn fetch(cpu: &mut Cpu, bytes: &mut [u8; MAX_LENGTH]) -> usize {
         let linear = start.wrapping_add(done as u64);
         let Some(phys) = paging.translate(linear, read).and_then(|at| cell.memory.translate(at)) else { break };
         let count = (MAX_LENGTH - done).min((PAGE - (linear & (PAGE - 1))) as usize);
-        host::read_physical(number, Slot::Fetch, phys, &mut bytes[done..done + count]);
+        host::read_physical(number, phys, &mut bytes[done..done + count]);
         done += count;
     }
     done

@@ -12,7 +12,7 @@ use hypervisor_abi::hypercall::Error;
 
 use crate::cell::{self, Cell};
 use crate::cpu::{Cpu, flush_cell, kick, resume};
-use crate::memory::host::{self, Slot};
+use crate::memory::host;
 use crate::memory::nested::{APIC_PAGE, root_parts};
 use crate::{devices, percpu, say};
 
@@ -80,7 +80,7 @@ fn copy_config(cpu: &Cpu, address: u64) -> Result<(&'static [u8], u64, usize), E
             let at = address.checked_add(offset + done as u64).ok_or(Error::Invalid)?;
             let count = (buffer.len() - done).min((PAGE - at % PAGE) as usize);
             let phys = cell::root().memory.translate(at).ok_or(Error::Invalid)?;
-            host::read_physical(cpu.number, Slot::Data, phys, &mut buffer[done..done + count]);
+            host::read_physical(cpu.number, phys, &mut buffer[done..done + count]);
             done += count;
         }
         Ok(())

@@ -8,7 +8,7 @@ use hypervisor_abi::hypercall::Error;
 use spin::Mutex;
 use x86_64::instructions::port::Port;
 
-use crate::memory::host::{self, Slot};
+use crate::memory::host;
 use crate::units::ioapic::{self, MAX_CHIPS};
 use crate::units::pci::{ADDRESS_PORT, ConfigAddress, DATA_PORT, Mmconfig};
 
@@ -113,21 +113,21 @@ pub fn memory_read(cpu: u32, phys: u64, size: u8) -> u64 {
         return u64::MAX;
     }
     // SAFETY: the window maps the page, and the access stays inside it.
-    unsafe { read_sized(host::look(cpu, Slot::Data, phys).addr(), size) }
+    unsafe { read_sized(host::look(cpu, phys).addr(), size) }
 }
 
 /// Writes device memory of the machine for a cell. Accesses that are not aligned do nothing.
 pub fn memory_write(cpu: u32, phys: u64, size: u8, value: u64) {
     if phys.is_multiple_of(size.into()) {
         // SAFETY: as above; that the cell may do this was decided before.
-        unsafe { write_sized(host::look(cpu, Slot::Data, phys).addr(), size, value) };
+        unsafe { write_sized(host::look(cpu, phys).addr(), size, value) };
     }
 }
 
 /// Sets an entry of a state table.
 pub fn table_write(cpu: u32, phys: u64, value: u32) {
     // SAFETY: the window maps the page; entries are aligned words that several realms read.
-    unsafe { (*host::look(cpu, Slot::Data, phys & !3).cast::<AtomicU32>()).store(value, Ordering::SeqCst) };
+    unsafe { (*host::look(cpu, phys & !3).cast::<AtomicU32>()).store(value, Ordering::SeqCst) };
 }
 
 /// Reads a port.

@@ -20,7 +20,7 @@ const DEVICES: u64 = 0xffff_ff80_0000_0000;
 /// Where the windows are.
 const WINDOWS: u64 = 0xffff_ff00_0000_0000;
 /// Pages of a CPU's window.
-const WINDOW_PAGES: u64 = 4;
+const WINDOW_PAGES: u64 = 16;
 const PAGE: u64 = 4096;
 
 const PRESENT: u64 = 1;
@@ -178,31 +178,35 @@ fn window(cpu: u32, slot: u64) -> u64 {
     WINDOWS + (u64::from(cpu) * WINDOW_PAGES + slot) * PAGE
 }
 
-/// Which page of its window a CPU uses for what.
-#[derive(Clone, Copy)]
-pub enum Slot {
-    /// Page tables and instructions of the guest.
-    Fetch = 0,
-    /// Configurations, communication regions, parking.
-    Data = 1,
-}
+/// What each page of each CPU's window shows; 0 is nothing. Only the CPU itself uses its row.
+static SHOWN: [[AtomicU64; WINDOW_PAGES as usize]; crate::cell::MAX_CPUS as usize] =
+    [const { [const { AtomicU64::new(0) }; WINDOW_PAGES as usize] }; crate::cell::MAX_CPUS as usize];
 
-/// Lets CPU `cpu` look at the page at `phys`: valid until it looks at another through the same slot.
-pub fn look(cpu: u32, slot: Slot, phys: u64) -> *mut u8 {
-    let virt = window(cpu, slot as u64);
-    // The tables are there since `build`, so this cannot fail; the window is used by this CPU only, so flushing here is enough.
-    let _ = map(virt, phys & !(PAGE - 1), PAGE, DATA, true);
-    x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(virt));
+/// Lets CPU `cpu` look at the byte at `phys`, and the rest of its page: valid until it looks at another page.
+///
+/// A page that is shown already costs nothing, so that the tables of the code that a guest runs most are found at once.
+pub fn look(cpu: u32, phys: u64) -> *mut u8 {
+    let page = phys & !(PAGE - 1);
+    let slot = (phys / PAGE) % WINDOW_PAGES;
+    let virt = window(cpu, slot);
+    let shown = &SHOWN[cpu as usize][slot as usize];
+    // The lowest bit tells page 0 from nothing.
+    if shown.load(Ordering::Relaxed) != page | 1 {
+        // The tables are there since `build`, so this cannot fail; nobody else uses the window, so flushing here is enough.
+        let _ = map(virt, page, PAGE, DATA, true);
+        x86_64::instructions::tlb::flush(x86_64::VirtAddr::new_truncate(virt));
+        shown.store(page | 1, Ordering::Relaxed);
+    }
     (virt + (phys & (PAGE - 1))) as *mut u8
 }
 
 /// Copies from physical memory that is not the hypervisor's own.
-pub fn read_physical(cpu: u32, slot: Slot, phys: u64, buffer: &mut [u8]) {
+pub fn read_physical(cpu: u32, phys: u64, buffer: &mut [u8]) {
     let mut done = 0;
     while done < buffer.len() {
         let at = phys + done as u64;
         let count = (buffer.len() - done).min((PAGE - (at & (PAGE - 1))) as usize);
-        let from = look(cpu, slot, at);
+        let from = look(cpu, at);
         // SAFETY: the window maps that page; `count` stays inside it. The guest may write it meanwhile: bytes are bytes.
         unsafe { core::ptr::copy_nonoverlapping(from.cast_const(), buffer[done..].as_mut_ptr(), count) };
         done += count;
