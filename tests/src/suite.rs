@@ -294,6 +294,8 @@ pub fn run(builder: &dyn Builder, suite: &Suite, filter: &[String], with_long: b
                 if let Some(vm) = &bench.vm {
                     eprintln!("    logs in {}", vm.logs().display());
                 }
+                // Who knows in which state it has left the machine.
+                bench.broken = true;
             }
         }
         if bench.broken {

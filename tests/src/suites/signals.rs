@@ -22,7 +22,8 @@ pub const RT: Suite = Suite {
 
 fn ends_by(bench: &mut Bench<'_>, name: &str, number: i32) -> Result<()> {
     let script = format!(
-        "crtos run /bin/sleep 1000 & pid=$!
+        "set -m # without job control, a shell's background commands ignore SIGINT
+         crtos run /bin/sleep 1000 & pid=$!
          for i in $(seq 100); do crtos ps | grep -q sleep && break; sleep 0.1; done
          crtos ps | grep sleep || exit 99
          kill -{name} $pid; wait $pid; status=$?
