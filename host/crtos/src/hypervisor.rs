@@ -230,7 +230,9 @@ impl Hypervisor {
             ENOENT => anyhow!("there is no cell \"{cell}\": create it first (crtos cell create)"),
             EPERM => anyhow!("cannot {verb} cell \"{cell}\": a cell is locked, or this one refuses"),
             ENODEV => anyhow!("the hypervisor is not enabled: run `crtos enable` first"),
-            EINVAL => anyhow!("cannot {verb} cell \"{cell}\": not in its present state, or not with this image; see the kernel's log"),
+            EINVAL => anyhow!(
+                "cannot {verb} cell \"{cell}\": not in its present state, or not with this image; see the kernel's log"
+            ),
             _ => anyhow!("cannot {verb} cell \"{cell}\": {error}"),
         })
     }

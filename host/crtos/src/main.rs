@@ -63,9 +63,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => return cmd::run::run(&arguments),
         Command::Ps => cmd::ps::ps(),
         Command::Log(arguments) => cmd::log::log(&arguments),
-        Command::Image(command) => {
-            image::cli::run(&command).map(|text| print!("{text}")).map_err(anyhow::Error::from)
-        }
+        Command::Image(command) => image::cli::run(&command).map(|text| print!("{text}")).map_err(anyhow::Error::from),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

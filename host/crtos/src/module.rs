@@ -37,7 +37,9 @@ fn explain(error: &std::io::Error) -> anyhow::Error {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     match error.raw_os_error() {
         Some(EPERM) => anyhow!("this needs root (and a kernel that is not locked down)"),
-        Some(ENOEXEC) => anyhow!("it was built for another kernel than {}: build it against this one's headers", release.trim()),
+        Some(ENOEXEC) => {
+            anyhow!("it was built for another kernel than {}: build it against this one's headers", release.trim())
+        }
         Some(EKEYREJECTED) => anyhow!("this kernel takes signed modules only: sign it, or switch secure boot off"),
         _ => anyhow!("{error}; the kernel's log (dmesg) may say more"),
     }

@@ -9,9 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipc::shadow::{
-    CONSOLE_MAGIC, ConsoleRing, MAX_SLOTS, RT_MAGIC, RtHeader, ThreadEntry, rt_section, thread_state,
-};
+use ipc::shadow::{CONSOLE_MAGIC, ConsoleRing, MAX_SLOTS, RT_MAGIC, RtHeader, ThreadEntry, rt_section, thread_state};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -169,7 +167,11 @@ fn console(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
     }
     let text = &text[..size];
     let next = (written % size as u64) as usize;
-    let unrolled = if written <= size as u64 { text[..written as usize].to_vec() } else { [&text[next..], &text[..next]].concat() };
+    let unrolled = if written <= size as u64 {
+        text[..written as usize].to_vec()
+    } else {
+        [&text[next..], &text[..next]].concat()
+    };
     Some((written, unrolled))
 }
 

@@ -48,7 +48,11 @@ pub const fn iowr<T>(kind: u32, number: u32) -> u32 {
 }
 
 /// An ioctl with a fixed-size argument. Buffers that the argument points to are only read.
-pub fn ioctl<T: FromBytes + IntoBytes + Immutable>(fd: BorrowedFd<'_>, number: u32, argument: &mut T) -> io::Result<u64> {
+pub fn ioctl<T: FromBytes + IntoBytes + Immutable>(
+    fd: BorrowedFd<'_>,
+    number: u32,
+    argument: &mut T,
+) -> io::Result<u64> {
     assert_eq!((number >> 16 & 0x3fff) as usize, size_of::<T>());
     ioctl_bytes(fd, number, argument.as_mut_bytes())
 }

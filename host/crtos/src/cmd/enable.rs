@@ -56,7 +56,9 @@ fn check_processor(cpuinfo: &str) -> Result<()> {
             bail!("this virtual machine's processor has no AMD SVM: give it some (QEMU: -cpu EPYC,+svm,+npt)");
         }
         if !has("svm") {
-            bail!("this processor has no AMD SVM, or the firmware has switched it off: switch it on in the firmware's set-up");
+            bail!(
+                "this processor has no AMD SVM, or the firmware has switched it off: switch it on in the firmware's set-up"
+            );
         }
         if !has("npt") {
             bail!("this processor has no nested paging: use a newer one (QEMU: -cpu EPYC,+svm,+npt)");

@@ -46,7 +46,9 @@ fn scheduling(policy: Option<Policy>, priority: Option<u16>, inherited: (u16, u1
             _ => (0, 0),
         }),
         (Some(Policy::Other), None) => Ok((0, 0)),
-        (Some(Policy::Other), Some(_)) => bail!("policy other has no priority: leave out --prio, or use --policy fifo or rr"),
+        (Some(Policy::Other), Some(_)) => {
+            bail!("policy other has no priority: leave out --prio, or use --policy fifo or rr")
+        }
         (policy, priority) => {
             let number = if policy == Some(Policy::Rr) { 2 } else { 1 };
             Ok((number, priority.unwrap_or(inherited.1.max(1))))

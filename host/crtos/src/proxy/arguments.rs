@@ -51,9 +51,8 @@ pub fn block(program: &Program, policy: u16, priority: u16, inherited: Inherited
         limits: std::array::from_fn::<_, RLIMITS, _>(sys::limit),
         ..StartHeader::default()
     };
-    let environment: Vec<Vec<u8>> = std::env::vars_os()
-        .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
-        .collect();
+    let environment: Vec<Vec<u8>> =
+        std::env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat()).collect();
     let environment: Vec<&[u8]> = environment.iter().map(Vec::as_slice).collect();
     let arguments: Vec<&[u8]> = program.arguments.iter().map(|argument| argument.as_bytes()).collect();
     let path = program.path.as_os_str().as_bytes();

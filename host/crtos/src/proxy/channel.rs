@@ -92,7 +92,8 @@ const FD_BASE: u64 = 1000;
 fn move_away(fd: OwnedFd) -> Result<OwnedFd> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let base = FD_BASE.min(limit.saturating_sub(8)) as i32;
-    rustix::io::fcntl_dupfd_cloexec(&fd, base).context("cannot move a descriptor out of the program's way; raise ulimit -n")
+    rustix::io::fcntl_dupfd_cloexec(&fd, base)
+        .context("cannot move a descriptor out of the program's way; raise ulimit -n")
 }
 
 /// An open channel, with the two descriptors that are ours.

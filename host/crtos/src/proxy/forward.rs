@@ -152,8 +152,7 @@ mod tests {
         info[6] = value;
         let pid = u64::from(std::process::id());
         // SAFETY: reads `info`.
-        let result =
-            unsafe { sys::syscall(297, [pid, tid as u64, CANCEL_SIGNAL.into(), info.as_ptr() as u64, 0, 0]) };
+        let result = unsafe { sys::syscall(297, [pid, tid as u64, CANCEL_SIGNAL.into(), info.as_ptr() as u64, 0, 0]) };
         assert_eq!(result, 0);
     }
 

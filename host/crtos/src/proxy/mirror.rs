@@ -25,7 +25,9 @@ pub fn map(node: BorrowedFd<'_>) -> Result<()> {
     const EPERM: i32 = 1;
     let maps = std::fs::read_to_string("/proc/self/maps").context("cannot read /proc/self/maps")?;
     if let Some(line) = collision(&maps) {
-        bail!("this process's own memory ({line}) lies where the program's must: run it with a limited stack (ulimit -s 8192)");
+        bail!(
+            "this process's own memory ({line}) lies where the program's must: run it with a limited stack (ulimit -s 8192)"
+        );
     }
     // SAFETY: we never look into the window ourselves; only system calls do.
     match unsafe { sys::map_window(WINDOW_START, WINDOW_END - WINDOW_START, node) } {

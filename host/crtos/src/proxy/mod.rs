@@ -42,11 +42,14 @@ fn open() -> Result<Realm> {
         realm::ABSENT => bail!("the hypervisor is not enabled: run `crtos enable` first"),
         _ => {}
     }
-    let cell = Hypervisor::open()
-        .and_then(|hypervisor| hypervisor.cell("srtos"))
-        .map_err(|_| anyhow!("there is no sRTOS cell: run `crtos cell create`, `crtos cell load` and `crtos cell start` first"))?;
+    let cell = Hypervisor::open().and_then(|hypervisor| hypervisor.cell("srtos")).map_err(|_| {
+        anyhow!("there is no sRTOS cell: run `crtos cell create`, `crtos cell load` and `crtos cell start` first")
+    })?;
     if cell.state > 1 {
-        bail!("the sRTOS cell is {}: run `crtos cell load` and `crtos cell start` first", cell_state::state(cell.state));
+        bail!(
+            "the sRTOS cell is {}: run `crtos cell load` and `crtos cell start` first",
+            cell_state::state(cell.state)
+        );
     }
     if !realm.wait(BOOT)? {
         bail!("the sRTOS cell runs, but its real-time system has not come up: see `crtos log`");

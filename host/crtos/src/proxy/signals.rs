@@ -104,9 +104,8 @@ fn take(set: u64, now: bool) -> Option<Info> {
     let zero = [0i64; 2];
     let timeout = if now { zero.as_ptr() as u64 } else { 0 };
     // SAFETY: reads `set` and `zero`, writes the 128 bytes of `info`.
-    let result = unsafe {
-        sys::syscall(RT_SIGTIMEDWAIT, [&raw const set as u64, &raw mut info as u64, timeout, 8, 0, 0])
-    };
+    let result =
+        unsafe { sys::syscall(RT_SIGTIMEDWAIT, [&raw const set as u64, &raw mut info as u64, timeout, 8, 0, 0]) };
     (result > 0).then_some(info)
 }
 

@@ -17,14 +17,16 @@ const ENOSYS: i64 = -38;
 const PREAD64: u64 = 17;
 const DUP2: u64 = 33;
 const PRCTL: u64 = 157;
+const MBIND: u64 = 237;
 const DUP3: u64 = 292;
 const CLOSE_RANGE: u64 = 436;
 
 /// Calls about memory, threads, processes and signals: the real-time side's own, which it never forwards. Made here they
 /// would change the proxy: the window, its threads, its signal handling.
 const REFUSED: &[u64] = &[
-    9, 10, 11, 12, 13, 14, 15, 25, 27, 28, 30, 56, 57, 58, 59, 60, 67, 101, 127, 128, 130, 131, 134, 149, 150, 151, 152, 154,
-    158, 216, 218, 219, 231, 237, 272, 273, 274, 308, 317, 322, 323, 324, 325, 329, 330, 331, 334, 435, 440, 450, 453,
+    9, 10, 11, 12, 13, 14, 15, 25, 27, 28, 30, 56, 57, 58, 59, 60, 67, 101, 127, 128, 130, 131, 134, 149, 150, 151,
+    152, 154, 158, 216, 218, 219, 231, 272, 273, 274, 308, 317, 322, 323, 324, 325, 329, 330, 331, 334, 435, 440, 450,
+    453,
 ];
 
 /// Settings of `prctl` that would hit the proxy: memory layout, system call filters and dispatch, time-stamp counter.
@@ -32,7 +34,8 @@ const REFUSED_PRCTL: &[u64] = &[22, 26, 35, 59];
 
 /// Calls whose first argument is a descriptor, and that could harm ours.
 const DESCRIPTOR_FIRST: &[u64] = &[
-    0, 1, 3, 5, 8, 16, 17, 18, 19, 20, 32, DUP2, 40, 72, 73, 74, 75, 77, 81, 91, 93, 138, 217, 221, 285, DUP3, 295, 296, 327, 328,
+    0, 1, 3, 5, 8, 16, 17, 18, 19, 20, 32, DUP2, 40, 72, 73, 74, 75, 77, 81, 91, 93, 138, 217, 221, 285, DUP3, 295,
+    296, 327, 328,
 ];
 
 /// Calls that set a signal mask while they wait, and which argument points to it: masks are the real-time side's business.
@@ -42,16 +45,20 @@ const MASKED: &[(u64, usize)] = &[(270, 5), (271, 3), (281, 4), (441, 4), (333, 
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
     Make([u64; 6]),
-    Refuse(i64),
+    Answer(i64),
 }
 
 fn plan(number: u64, mut args: [u64; 6], own: &[i32]) -> Plan {
     let is_own = |fd: u64| own.contains(&(fd as i32));
     if REFUSED.contains(&number) || (number == PRCTL && REFUSED_PRCTL.contains(&args[0])) {
-        return Plan::Refuse(ENOSYS);
+        return Plan::Answer(ENOSYS);
+    }
+    // Where application memory lies is settled; a wish about it is heard and has no effect.
+    if number == MBIND {
+        return Plan::Answer(0);
     }
     if DESCRIPTOR_FIRST.contains(&number) && is_own(args[0]) || matches!(number, DUP2 | DUP3) && is_own(args[1]) {
-        return Plan::Refuse(EBADF);
+        return Plan::Answer(EBADF);
     }
     if let Some((_, index)) = MASKED.iter().find(|(masked, _)| *masked == number) {
         args[*index] = 0;
@@ -116,7 +123,13 @@ fn clone(channel: &'static Channel, policy: u16, priority: u16) -> (i64, Slot) {
 }
 
 /// Makes a call: its result, and the slot of a thread that it made.
-pub fn make(channel: &'static Channel, id: u64, number: u64, args: [u64; 6], scheduling: &mut (u16, u16)) -> (i64, Slot) {
+pub fn make(
+    channel: &'static Channel,
+    id: u64,
+    number: u64,
+    args: [u64; 6],
+    scheduling: &mut (u16, u16),
+) -> (i64, Slot) {
     let value = match number {
         special::ARGUMENTS => {
             let file = std::os::fd::AsRawFd::as_raw_fd(&channel.arguments()) as u64;
@@ -136,7 +149,7 @@ pub fn make(channel: &'static Channel, id: u64, number: u64, args: [u64; 6], sch
         CLOSE_RANGE => close_range(id, args, &channel.own_descriptors()),
         _ => match plan(number, args, &channel.own_descriptors()) {
             Plan::Make(args) => forward::forward(id, number, args),
-            Plan::Refuse(error) => error,
+            Plan::Answer(error) => error,
         },
     };
     (value, Slot::default())
@@ -150,19 +163,19 @@ mod tests {
 
     #[test]
     fn own_descriptors_are_not_there() {
-        assert_eq!(plan(3, [1000, 0, 0, 0, 0, 0], &OWN), Plan::Refuse(EBADF));
+        assert_eq!(plan(3, [1000, 0, 0, 0, 0, 0], &OWN), Plan::Answer(EBADF));
         assert_eq!(plan(3, [5, 0, 0, 0, 0, 0], &OWN), Plan::Make([5, 0, 0, 0, 0, 0]));
-        assert_eq!(plan(DUP2, [1, 1001, 0, 0, 0, 0], &OWN), Plan::Refuse(EBADF));
+        assert_eq!(plan(DUP2, [1, 1001, 0, 0, 0, 0], &OWN), Plan::Answer(EBADF));
         // Only the low half of a register is a descriptor.
-        assert_eq!(plan(3, [1 << 32 | 1000, 0, 0, 0, 0, 0], &OWN), Plan::Refuse(EBADF));
+        assert_eq!(plan(3, [1 << 32 | 1000, 0, 0, 0, 0, 0], &OWN), Plan::Answer(EBADF));
     }
 
     #[test]
     fn what_would_hit_the_proxy_is_refused() {
         for number in [9, 11, 12, 59, 60, 231, 435] {
-            assert_eq!(plan(number, [0; 6], &OWN), Plan::Refuse(ENOSYS));
+            assert_eq!(plan(number, [0; 6], &OWN), Plan::Answer(ENOSYS));
         }
-        assert_eq!(plan(PRCTL, [22, 2, 0, 0, 0, 0], &OWN), Plan::Refuse(ENOSYS));
+        assert_eq!(plan(PRCTL, [22, 2, 0, 0, 0, 0], &OWN), Plan::Answer(ENOSYS));
         assert_eq!(plan(PRCTL, [15, 2, 0, 0, 0, 0], &OWN), Plan::Make([15, 2, 0, 0, 0, 0]));
     }
 
