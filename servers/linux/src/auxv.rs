@@ -81,12 +81,9 @@ pub fn build(contents: &Contents<'_>, top: u64, limit: u64) -> Result<(u64, Vec<
         word(*kind);
         word(*value);
     }
-    for (kind, value) in [
-        (at::RANDOM, base + random),
-        (at::PLATFORM, base + platform),
-        (at::EXECFN, base + path),
-        (at::NULL, 0),
-    ] {
+    for (kind, value) in
+        [(at::RANDOM, base + random), (at::PLATFORM, base + platform), (at::EXECFN, base + path), (at::NULL, 0)]
+    {
         word(kind);
         word(value);
     }

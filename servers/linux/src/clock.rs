@@ -90,7 +90,8 @@ fn read(linux: &LinuxHeader) -> Option<(u64, u64, u64)> {
     }
     for _ in 0..64 {
         let before = linux.clock_sequence.load(Ordering::Acquire);
-        let words = [&linux.clock_tsc, &linux.clock_monotonic, &linux.clock_realtime].map(|word| word.load(Ordering::Relaxed));
+        let words =
+            [&linux.clock_tsc, &linux.clock_monotonic, &linux.clock_realtime].map(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let after = linux.clock_sequence.load(Ordering::Relaxed);
         if before == after && before.is_multiple_of(2) {

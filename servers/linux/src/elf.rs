@@ -131,14 +131,7 @@ impl Program {
         if !relocatable && !in_window(first.start(), last.end() - first.start()) {
             return Err(refused);
         }
-        Ok(Program {
-            entry: header.e_entry,
-            relocatable,
-            headers,
-            header_count: header.e_phnum,
-            segments,
-            interpreter,
-        })
+        Ok(Program { entry: header.e_entry, relocatable, headers, header_count: header.e_phnum, segments, interpreter })
     }
 
     /// First page and bytes from the start of the first piece to the end of the last.

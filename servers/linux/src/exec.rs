@@ -57,9 +57,13 @@ pub async fn load(
     let interpreter = match program.interpreter {
         None => None,
         Some((offset, size)) => {
-            let bytes = read_at(shell, slot, scratch.0, file.fd, offset, size).await?;
+            let start = usize::try_from(offset).unwrap_or(usize::MAX);
+            let bytes = match file.head.get(start..start.saturating_add(size)) {
+                Some(bytes) => bytes.to_vec(),
+                None => read_at(shell, slot, scratch.0, file.fd, offset, size).await?,
+            };
             let path = bytes.split(|byte| *byte == 0).next().unwrap_or(&[]);
-            let file = open(shell, slot, scratch.0, path).await.map_err(|error| match error {
+            let file = open(shell, slot, scratch.0, path, false).await.map_err(|error| match error {
                 Errno::ENOENT => Errno::ELIBBAD,
                 other => other,
             })?;
@@ -70,11 +74,7 @@ pub async fn load(
 
     let random = shell.with(|server| core::array::from_fn::<u64, 6, _>(|_| server.machine.random()));
     let pages = |random: u64, span: u64| page_down(random % span);
-    let bias = if program.relocatable {
-        PROGRAM_BASE + pages(random[0], 1 << 40) - program.extent().0
-    } else {
-        0
-    };
+    let bias = if program.relocatable { PROGRAM_BASE + pages(random[0], 1 << 40) - program.extent().0 } else { 0 };
     map_program(shell, slot, &program, file.fd, bias).await?;
     close(shell, slot, file.fd).await;
     let program_end = bias + program.extent().0 + program.extent().1;
@@ -171,8 +171,9 @@ async fn discard_scratch(shell: &Rc<Shell>, slot: u32, scratch: (u64, u64)) {
 /// Opens the program; follows `#!` lines.
 async fn resolve(shell: &Rc<Shell>, slot: u32, scratch: u64, request: &mut Request) -> Result<(File, Program)> {
     let mut path = request.path.clone();
-    for _ in 0..=MAX_SCRIPTS {
-        let file = open(shell, slot, scratch, &path).await?;
+    for depth in 0..=MAX_SCRIPTS {
+        // The loader in Linux has seen to it that the program itself may be executed.
+        let file = open(shell, slot, scratch, &path, depth > 0).await?;
         let Some((interpreter, argument)) = script(&file.head) else {
             let program = Program::parse(&file.head)?;
             return Ok((file, program));
@@ -188,7 +189,8 @@ async fn resolve(shell: &Rc<Shell>, slot: u32, scratch: u64, request: &mut Reque
     Err(Errno::ELOOP)
 }
 
-async fn open(shell: &Rc<Shell>, slot: u32, scratch: u64, path: &[u8]) -> Result<File> {
+/// Opens a program file and reads its head. `check`: it must be executable.
+async fn open(shell: &Rc<Shell>, slot: u32, scratch: u64, path: &[u8], check: bool) -> Result<File> {
     if path.is_empty() || path.len() >= PAGE as usize {
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::ENAMETOOLONG });
     }
@@ -196,8 +198,10 @@ async fn open(shell: &Rc<Shell>, slot: u32, scratch: u64, path: &[u8]) -> Result
         server.write_user(slot, scratch, path)?;
         server.write_user(slot, scratch + path.len() as u64, &[0])
     })?;
-    let executable = 1;
-    shell.remote(slot, linux::__NR_access, &[scratch, executable]).await?;
+    if check {
+        let executable = 1;
+        shell.remote(slot, linux::__NR_access, &[scratch, executable]).await?;
+    }
     let flags = u64::from(linux::O_RDONLY | linux::O_CLOEXEC);
     let fd = shell.remote(slot, linux::__NR_openat, &[linux::AT_FDCWD as i64 as u64, scratch, flags, 0]).await?;
     let head = read_at(shell, slot, scratch, fd, 0, HEAD).await.map_err(|error| match error {
@@ -236,7 +240,9 @@ async fn map_program(shell: &Rc<Shell>, slot: u32, program: &Program, fd: u64, b
             process.space.areas.insert(Area::anonymous(start, end, segment.protection));
             Ok(())
         })?;
-        let filled = crate::memory::file::fill(shell, slot, fd, bias + segment.address, segment.file_size, segment.offset).await?;
+        let filled =
+            crate::memory::file::fill(shell, slot, fd, bias + segment.address, segment.file_size, segment.offset)
+                .await?;
         if filled < segment.file_size {
             return Err(Errno::ENOEXEC);
         }

@@ -201,7 +201,10 @@ async fn launch(shell: &Rc<Shell>, request: &StartRequest) -> Result<()> {
 impl Server {
     fn create_process(&mut self, request: &StartRequest) -> Result<()> {
         let (slot, generation) = (request.slot, request.generation);
-        if slot as usize >= MAX_SLOTS || self.threads[slot as usize].is_some() || self.processes[slot as usize].is_some() {
+        if slot as usize >= MAX_SLOTS
+            || self.threads[slot as usize].is_some()
+            || self.processes[slot as usize].is_some()
+        {
             return Err(Errno::EBUSY);
         }
         self.free_ghost(slot);
@@ -338,7 +341,10 @@ pub fn gone(shell: &Rc<Shell>, slot: u32, generation: u32) {
         return;
     }
     let alive = shell.with(|server| {
-        server.processes[slot as usize].as_deref().filter(|process| process.generation == generation).map(Process::owner)
+        server.processes[slot as usize]
+            .as_deref()
+            .filter(|process| process.generation == generation)
+            .map(Process::owner)
     });
     if let Some(owner) = alive {
         // The proxy died under its process (SIGKILL): the process ends with it.

@@ -100,7 +100,11 @@ mod tests {
         let file = ElfBytes::<LittleEndian>::minimal_parse(bytes).unwrap();
         let common = file.dynamic_symbol_table().unwrap().unwrap();
         let (symbols, names) = common;
-        symbols.iter().find(|symbol| names.get(symbol.st_name as usize).is_ok_and(|text| text == name)).unwrap().st_value
+        symbols
+            .iter()
+            .find(|symbol| names.get(symbol.st_name as usize).is_ok_and(|text| text == name))
+            .unwrap()
+            .st_value
     }
 
     fn now() -> u64 {

@@ -29,7 +29,7 @@ impl Server {
         }
         self.futexes.add(slot, key, u32::MAX, true);
         self.thread_mut(slot)?.wait = Wait::Futex;
-        self.lend(slot, address);
+        self.lend(slot);
         Ok(Outcome::Wait)
     }
 
@@ -111,7 +111,7 @@ impl Server {
     }
 
     /// Lends a waiter's urgency to the owner of the lock, and on to whom that one waits for.
-    fn lend(&mut self, slot: u32, _address: u64) {
+    fn lend(&mut self, slot: u32) {
         let urgency = self.urgency(slot);
         let mut at = slot;
         for _ in 0..MAX_CHAIN {
@@ -130,7 +130,8 @@ impl Server {
 
     /// Computes anew what a thread inherits from those who wait for its locks.
     fn inherit_anew(&mut self, slot: u32) {
-        let waiters: alloc::vec::Vec<Waiter> = self.futexes.waiters.iter().filter(|waiter| waiter.lock).copied().collect();
+        let waiters: alloc::vec::Vec<Waiter> =
+            self.futexes.waiters.iter().filter(|waiter| waiter.lock).copied().collect();
         let lenders = waiters.iter().filter(|waiter| self.owner_of(waiter) == Some(slot));
         let inherited = lenders.map(|waiter| self.urgency(waiter.slot)).max().unwrap_or(0);
         let Ok(thread) = self.thread_mut(slot) else { return };

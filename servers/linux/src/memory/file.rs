@@ -55,7 +55,8 @@ pub async fn write_back(shell: &Rc<Shell>, slot: u32, leader: u32, areas: &[Area
         if piece.file == NO_FILE || piece.flags & area::SHARED == 0 {
             continue;
         }
-        let backing = shell.with(|server| server.process(leader).ok()?.files.get(piece.file as usize).copied().flatten());
+        let backing =
+            shell.with(|server| server.process(leader).ok()?.files.get(piece.file as usize).copied().flatten());
         let Some(Backing { fd }) = backing else { continue };
         if let Err(error) = write_area(shell, slot, fd, piece).await {
             first_error = first_error.and(Err(error));
@@ -114,4 +115,3 @@ pub async fn write_back_all(shell: &Rc<Shell>, leader: u32) {
     // The program has ended; there is nobody to tell of an error.
     let _ = write_back(shell, leader, leader, &areas).await;
 }
-

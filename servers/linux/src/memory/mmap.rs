@@ -95,7 +95,8 @@ pub async fn mmap(shell: Rc<Shell>, slot: u32, arguments: [u64; 6]) -> Result {
     let [hint, length, bits, flags, fd, offset] = arguments;
     let has = |flag: u32| flags & u64::from(flag) != 0;
     let protection = checked_protection(bits)?;
-    let size = page_up(length).filter(|size| *size != 0).ok_or(if length == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
+    let size =
+        page_up(length).filter(|size| *size != 0).ok_or(if length == 0 { Errno::EINVAL } else { Errno::ENOMEM })?;
     let kind = flags & u64::from(linux::MAP_TYPE);
     let shared = kind == u64::from(linux::MAP_SHARED) || kind == u64::from(linux::MAP_SHARED_VALIDATE);
     if !offset.is_multiple_of(PAGE) || !(shared || kind == u64::from(linux::MAP_PRIVATE)) {
@@ -105,7 +106,8 @@ pub async fn mmap(shell: Rc<Shell>, slot: u32, arguments: [u64; 6]) -> Result {
         return Err(Errno::ENOMEM);
     }
     let anonymous = has(linux::MAP_ANONYMOUS);
-    if !anonymous {
+    // A private mapping that reads needs no look at the descriptor before: reading tells the same.
+    if !anonymous && (shared || protection == prot::NONE) {
         check_file(&shell, slot, fd, shared && protection & prot::WRITE != 0).await?;
     }
     let fixed = has(linux::MAP_FIXED) || has(linux::MAP_FIXED_NOREPLACE);
@@ -168,10 +170,13 @@ async fn check_file(shell: &Rc<Shell>, slot: u32, fd: u64, write: bool) -> Resul
 async fn attach_file(shell: &Rc<Shell>, slot: u32, wanted: Area, fd: u64, offset: u64) -> Result<()> {
     let size = wanted.end - wanted.start;
     if wanted.protection != prot::NONE {
-        file::fill(shell, slot, fd, wanted.start, size, offset).await.map_err(|error| match error {
-            Errno::ESPIPE | Errno::EISDIR | Errno::EINVAL => Errno::ENODEV,
-            other => other,
-        })?;
+        match file::fill(shell, slot, fd, wanted.start, size, offset).await {
+            Ok(_) => {}
+            Err(Errno::ESPIPE | Errno::EISDIR | Errno::EINVAL) => return Err(Errno::ENODEV),
+            // Closed, or open for writing only: that makes a difference.
+            Err(Errno::EBADF) => return check_file(shell, slot, fd, false).await.and(Err(Errno::EBADF)),
+            Err(error) => return Err(error),
+        }
     }
     let write_back = wanted.flags & area::SHARED != 0 && wanted.protection & prot::WRITE != 0;
     let file = if write_back { file::keep(shell, slot, fd).await? } else { NO_FILE };

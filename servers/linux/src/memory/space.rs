@@ -150,13 +150,11 @@ impl Memory {
         let address = |index: usize| at + index as u64 * PAGE;
         let nodes = (0..run.len()).all(|index| {
             // A leaf node covers 512 pages.
-            (index != 0 && !(address(index) / PAGE).is_multiple_of(512)) || self.mirror.prepare(space.root, address(index))
+            (index != 0 && !(address(index) / PAGE).is_multiple_of(512))
+                || self.mirror.prepare(space.root, address(index))
         });
-        let mapped = if nodes {
-            machine.map(space.id, run[0], at, run.len() as u64, protection)
-        } else {
-            Err(Errno::ENOMEM)
-        };
+        let mapped =
+            if nodes { machine.map(space.id, run[0], at, run.len() as u64, protection) } else { Err(Errno::ENOMEM) };
         if let Err(error) = mapped {
             machine.unmap(space.id, at, run.len() as u64);
             for page in run {

@@ -177,9 +177,7 @@ impl Areas {
 
 /// Whether a range of whole pages lies in the window that programs may use.
 pub fn in_window(start: u64, size: u64) -> bool {
-    start.is_multiple_of(PAGE)
-        && start >= WINDOW_START
-        && start.checked_add(size).is_some_and(|end| end <= WINDOW_END)
+    start.is_multiple_of(PAGE) && start >= WINDOW_START && start.checked_add(size).is_some_and(|end| end <= WINDOW_END)
 }
 
 #[cfg(test)]

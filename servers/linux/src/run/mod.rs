@@ -39,7 +39,8 @@ pub fn main(mut start: Start) -> ! {
         let mapping = memory(name);
         mapping.atomics_slice(0, mapping.len() / 8).expect("a grant is aligned")
     };
-    let memory_state = Memory { pool: bytes, pages: Pages::new(pages, words("held")), mirror: Mirror::new(words("mirror")) };
+    let memory_state =
+        Memory { pool: bytes, pages: Pages::new(pages, words("held")), mirror: Mirror::new(words("mirror")) };
     let published = (
         memory("linux-header").atomics(0).expect("the header fits"),
         memory("rt-header").atomics(0).expect("the header fits"),
@@ -68,7 +69,12 @@ impl rt::Server for Personality {
                 server::foreign(&self.shell, message.badge, core::array::from_fn(|index| message.word(index)), reply);
             }
             LABEL_FAULT => {
-                linux::signal::fault(&self.shell, message.badge, core::array::from_fn(|index| message.word(index)), reply);
+                linux::signal::fault(
+                    &self.shell,
+                    message.badge,
+                    core::array::from_fn(|index| message.word(index)),
+                    reply,
+                );
             }
             label => {
                 log!("message with label {label:#x} from {:#x}: refused", message.badge);

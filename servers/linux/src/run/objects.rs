@@ -102,7 +102,9 @@ impl Objects {
             Some(task) => task,
             None => {
                 let [memory, thread, time] = [self.slots.take(), self.slots.take(), self.slots.take()];
-                let (Some(memory), Some(thread), Some(time)) = (memory, thread, time) else { return Err(Error::OutOfMemory) };
+                let (Some(memory), Some(thread), Some(time)) = (memory, thread, time) else {
+                    return Err(Error::OutOfMemory);
+                };
                 if let Err(error) = Start::UNTYPED.retype(ObjectType::Untyped, THREAD_CHUNK, memory, 1) {
                     [memory, thread, time].into_iter().for_each(|slot| self.slots.give(slot));
                     return Err(error);

@@ -249,4 +249,3 @@ pub fn tgsigqueueinfo(server: &mut Server, slot: u32, arguments: [u64; 6]) -> Re
     }
     Ok(Outcome::Value(0))
 }
-

@@ -1,6 +1,6 @@
 //! Delivery: from a pending signal to the first instruction of its handler.
 
-use super::frame::{self, CONTEXT_OFFSET, Cause, Frame, INFO_OFFSET};
+use super::frame::{self, CONTEXT_OFFSET, Cause, Delivered, Frame, INFO_OFFSET};
 use super::{DEFAULT, IGNORE, Info, UNBLOCKABLE, bit};
 use crate::errno::{Errno, Result};
 use crate::executor::Shell;
@@ -110,8 +110,8 @@ impl Server {
         let wants_alt = action.flags & u64::from(linux::SA_ONSTACK) != 0;
         let switch = wants_alt && alt_stack.flags & linux::SS_DISABLE == 0 && !alt_stack.holds(registers.rsp);
         let old_mask = thread.saved_mask.unwrap_or(thread.blocked);
-        let placed = frame::place(registers, &image[..size], info, old_mask, action.restorer, &alt_stack, switch, cause)
-            .ok_or(Errno::EFAULT)?;
+        let delivered = Delivered { info, mask: old_mask, restorer: action.restorer, alt_stack, switch, cause };
+        let placed = frame::place(registers, &image[..size], &delivered).ok_or(Errno::EFAULT)?;
         self.write_user(slot, placed.fpu_at, &placed.fpu)?;
         self.put_user(slot, placed.at, &placed.frame)?;
         let handler = Registers {

@@ -68,18 +68,27 @@ pub struct Placed {
     pub fpu: Vec<u8>,
 }
 
-/// Puts a frame together. `stack`: the alternate stack if the handler runs on it.
-pub fn place(
-    registers: &Registers,
-    image: &[u8],
-    info: &Info,
-    mask: u64,
-    restorer: u64,
-    alt_stack: &AltStack,
-    switch: bool,
-    cause: Cause,
-) -> Option<Placed> {
-    let top = if switch { alt_stack.start.checked_add(alt_stack.size)? } else { registers.rsp.checked_sub(RED_ZONE)? };
+/// What a handler is to find.
+pub struct Delivered<'a> {
+    /// The signal.
+    pub info: &'a Info,
+    /// Mask to restore.
+    pub mask: u64,
+    /// Where the handler returns to.
+    pub restorer: u64,
+    /// The alternate stack.
+    pub alt_stack: AltStack,
+    /// The handler runs on it.
+    pub switch: bool,
+    /// The cause, if it was a fault.
+    pub cause: Cause,
+}
+
+/// Puts a frame together.
+pub fn place(registers: &Registers, image: &[u8], delivered: &Delivered<'_>) -> Option<Placed> {
+    let Delivered { info, mask, restorer, alt_stack, switch, cause } = *delivered;
+    let top =
+        if switch { alt_stack.start.checked_add(alt_stack.size)? } else { registers.rsp.checked_sub(RED_ZONE)? };
     let fpu = fpu_frame(image);
     let fpu_at = top.checked_sub(fpu.len() as u64)? & !63;
     // As after a call: 8 below a multiple of 16.
@@ -94,8 +103,8 @@ pub fn place(
         flags: [if image.len() > XSAVE_HEADER_END { 7 } else { 6 }, 0],
         stack: [alt_stack.start, alt_stack.flags.into(), alt_stack.size],
         registers: [
-            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp,
-            r.rip, r.rflags,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx,
+            r.rsp, r.rip, r.rflags,
         ],
         // Selectors: cs 0x33, ss 0x2b, as programs know them from Linux.
         rest: [0x33 | 0x2b << 48, cause.error, cause.vector, mask, cause.address],
@@ -155,6 +164,10 @@ impl Frame {
 mod tests {
     use super::*;
 
+    fn delivered(info: &Info, alt_stack: AltStack, switch: bool) -> Delivered<'_> {
+        Delivered { info, mask: 0xff, restorer: 0x1000, alt_stack, switch, cause: Cause::default() }
+    }
+
     #[test]
     fn offsets_are_those_of_the_abi() {
         assert_eq!(core::mem::offset_of!(Frame, registers) as u64, CONTEXT_OFFSET + 40);
@@ -165,11 +178,18 @@ mod tests {
 
     #[test]
     fn what_is_placed_is_restored() {
-        let registers = Registers { rsp: 0x7000_1234, rip: 0x40_1000, rax: 5, r15: 9, rflags: 0x202, fs_base: 77, ..Default::default() };
+        let registers = Registers {
+            rsp: 0x7000_1234,
+            rip: 0x40_1000,
+            rax: 5,
+            r15: 9,
+            rflags: 0x202,
+            fs_base: 77,
+            ..Default::default()
+        };
         let image = vec![1; 832];
         let info = Info::kernel(10);
-        let alt = AltStack::default();
-        let placed = place(&registers, &image, &info, 0xff, 0x1000, &alt, false, Cause::default()).unwrap();
+        let placed = place(&registers, &image, &delivered(&info, AltStack::default(), false)).unwrap();
         assert_eq!((placed.at % 16, placed.fpu_at % 64), (8, 0));
         assert!(placed.fpu_at + placed.fpu.len() as u64 <= registers.rsp - 128);
         assert!(placed.at + 440 <= placed.fpu_at);
@@ -181,9 +201,9 @@ mod tests {
     fn a_small_alternate_stack_is_refused() {
         let registers = Registers { rsp: 0x7000_0000, ..Default::default() };
         let alt = AltStack { start: 0x10_0000, size: 1024, flags: 0 };
-        assert!(place(&registers, &[0; 832], &Info::kernel(1), 0, 0, &alt, true, Cause::default()).is_none());
+        assert!(place(&registers, &[0; 832], &delivered(&Info::kernel(1), alt, true)).is_none());
         let low = Registers { rsp: 100, ..Default::default() };
-        assert!(place(&low, &[], &Info::kernel(1), 0, 0, &alt, false, Cause::default()).is_none());
+        assert!(place(&low, &[], &delivered(&Info::kernel(1), alt, false)).is_none());
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Server {
 
     fn signal_thread_as(&mut self, slot: u32, info: Info, for_process: bool) {
         let Ok(thread) = self.thread(slot) else { return };
-        let (leader, wait, blocked, tid) = (thread.leader, thread.wait, thread.blocked, thread.tid);
+        let (leader, wait, blocked) = (thread.leader, thread.wait, thread.blocked);
         let Ok(process) = self.process(leader) else { return };
         let (ignored, action) = (process.signals.ignores(info.signal), process.signals.action(info.signal));
         if let Wait::Signal { set, info: address } = wait
@@ -65,7 +65,6 @@ impl Server {
         } else {
             self.thread_mut(slot).is_ok_and(|thread| thread.pending.add(info))
         };
-        let _ = tid;
         if added && !is_blocked {
             self.interrupt(slot);
         }

@@ -221,7 +221,9 @@ pub fn build() -> Vec<u8> {
     let hash_at = out.align(8);
     // One bucket: all symbols in one chain.
     out.u32(&[1, symbols, 1]);
-    out.u32(&(0..symbols).map(|index| if index == 0 || index + 1 == symbols { 0 } else { index + 1 }).collect::<Vec<_>>());
+    out.u32(
+        &(0..symbols).map(|index| if index == 0 || index + 1 == symbols { 0 } else { index + 1 }).collect::<Vec<_>>(),
+    );
     let symbols_at = out.align(8);
     out.u64(&[0, 0, 0]);
     for (index, (_, offset)) in functions.iter().enumerate() {
@@ -242,15 +244,15 @@ pub fn build() -> Vec<u8> {
     }
     let dynamic_at = out.align(8);
     let dynamic: [(u64, u64); 9] = [
-        (14, soname.into()),                 // DT_SONAME
-        (4, hash_at),                        // DT_HASH
-        (5, names_at),                       // DT_STRTAB
-        (10, names.len() as u64),            // DT_STRSZ
-        (6, symbols_at),                     // DT_SYMTAB
-        (11, 24),                            // DT_SYMENT
-        (0x6fff_fff0, versions_at),          // DT_VERSYM
-        (0x6fff_fffc, definitions_at),       // DT_VERDEF
-        (0x6fff_fffd, 2),                    // DT_VERDEFNUM
+        (14, soname.into()),           // DT_SONAME
+        (4, hash_at),                  // DT_HASH
+        (5, names_at),                 // DT_STRTAB
+        (10, names.len() as u64),      // DT_STRSZ
+        (6, symbols_at),               // DT_SYMTAB
+        (11, 24),                      // DT_SYMENT
+        (0x6fff_fff0, versions_at),    // DT_VERSYM
+        (0x6fff_fffc, definitions_at), // DT_VERDEF
+        (0x6fff_fffd, 2),              // DT_VERDEFNUM
     ];
     dynamic.iter().for_each(|(tag, value)| out.u64(&[*tag, *value]));
     out.u64(&[0, 0]);
@@ -265,8 +267,9 @@ pub fn build() -> Vec<u8> {
     let section_names_at = out.at();
     out.bytes.extend_from_slice(SECTION_NAMES);
     let sections_at = out.align(8);
-    // name, type, flags, start, end, link, info, alignment, entry size
-    let sections: [(u32, u32, u64, u64, u64, u32, u32, u64, u64); 7] = [
+    /// Name, type, flags, start, end, link, info, alignment, entry size.
+    type Section = (u32, u32, u64, u64, u64, u32, u32, u64, u64);
+    let sections: [Section; 7] = [
         (0, 0, 0, 0, 0, 0, 0, 0, 0),
         (1, 11, 2, symbols_at, names_at, 2, 1, 8, 24),
         (9, 3, 2, names_at, names_at + names.len() as u64, 0, 0, 1, 0),
@@ -291,11 +294,9 @@ pub fn build() -> Vec<u8> {
     head.u32(&[0]);
     head.u16(&[64, 56, 3, 64, sections.len() as u16, 6]);
     // type, flags, offset, end, alignment; everything is read and executed in place.
-    for (kind, flags, offset, end, alignment) in [
-        (1u32, 5u32, 0, total, 4096u64),
-        (2, 4, dynamic_at, dynamic_at + dynamic_size, 8),
-        (0x6474_e551, 6, 0, 0, 16),
-    ] {
+    for (kind, flags, offset, end, alignment) in
+        [(1u32, 5u32, 0, total, 4096u64), (2, 4, dynamic_at, dynamic_at + dynamic_size, 8), (0x6474_e551, 6, 0, 0, 16)]
+    {
         head.u32(&[kind, flags]);
         head.u64(&[offset, offset, offset, end - offset, end - offset, alignment]);
     }
