@@ -19,7 +19,8 @@ fn status(error: Error) -> u64 {
 #[test]
 fn every_call_refuses_nonsense() {
     let rig = Rig::new(64);
-    for number in 0..=255_u8 {
+    let stride = if cfg!(miri) { 9 } else { 1 };
+    for number in (0..=255_u8).step_by(stride) {
         // These succeed, or wait, or end the system.
         if matches!(Call::from_raw(number), Some(Call::Null | Call::Yield | Call::SystemInfo)) {
             continue;

@@ -77,6 +77,8 @@ unsafe extern "C" {
     static trap_stubs: u8;
     static debug_entry: u8;
     static nmi_entry: u8;
+    static double_fault_entry: u8;
+    static machine_check_entry: u8;
     static syscall_entry: u8;
     static boot_stack_top: u8;
 }
@@ -129,8 +131,8 @@ pub fn set_up() {
         }
         gates[1] = gate(address(&raw const debug_entry), 1, 0);
         gates[2] = gate(address(&raw const nmi_entry), 2, 0);
-        gates[8] = gate(stubs + 16 * 8, 3, 0);
-        gates[18] = gate(stubs + 16 * 18, 3, 0);
+        gates[8] = gate(address(&raw const double_fault_entry), 3, 0);
+        gates[18] = gate(address(&raw const machine_check_entry), 3, 0);
         let table = TablePointer { limit: 9 * 8 - 1, base: DESCRIPTORS.0.get().expose_provenance() as u64 };
         asm!("lgdt [{}]", in(reg) &raw const table, options(nostack));
         asm!(

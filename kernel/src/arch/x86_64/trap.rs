@@ -201,6 +201,26 @@ debug_entry:
     add rsp, 16
     iretq
 
+    // Double faults and machine checks, on a stack of their own, wherever they come from: the end.
+    .balign 16
+    .globl double_fault_entry
+double_fault_entry:
+    push 8
+    jmp fatal
+    .balign 16
+    .globl machine_check_entry
+machine_check_entry:
+    push 0
+    push 18
+fatal:
+    mov rdi, [rsp]
+    mov rsi, [rsp + 8]
+    mov rdx, [rsp + 16]
+    cld
+    and rsp, -16
+    call trap_from_kernel
+    ud2
+
     // Non-maskable interrupts mean nothing to this kernel (the hypervisor uses them for itself).
     .balign 16
     .globl nmi_entry

@@ -8,7 +8,11 @@
 fn main() {}
 
 #[cfg(target_os = "none")]
+mod crimes;
+
+#[cfg(target_os = "none")]
 mod program {
+    use super::crimes;
     use core::arch::{asm, global_asm};
     use core::fmt::Write;
     use core::panic::PanicInfo;
@@ -20,11 +24,11 @@ mod program {
 
     /// Status and results of a call.
     #[derive(Clone, Copy, Debug)]
-    struct Out {
-        status: u64,
-        rdi: u64,
-        rsi: u64,
-        words: [u64; 8],
+    pub struct Out {
+        pub status: u64,
+        pub rdi: u64,
+        pub rsi: u64,
+        pub words: [u64; 8],
     }
 
     fn raw(rax: u64, rdi: u64, rsi: u64, w: [u64; 8]) -> Out {
@@ -47,17 +51,17 @@ mod program {
         raw(Request::new(call, 0, 0).0, slot.into(), rsi, w)
     }
 
-    fn ok(number: Call, slot: u32, arguments: &[u64]) -> Out {
+    pub fn ok(number: Call, slot: u32, arguments: &[u64]) -> Out {
         let out = call(number, slot, arguments);
         assert!(out.status == 0, "{number:?}: {:?}", Error::from_raw(out.status));
         out
     }
 
-    fn message(number: Call, slot: u32, second: u32, flags: u64, tag: Tag, words: [u64; 8]) -> Out {
+    pub fn message(number: Call, slot: u32, second: u32, flags: u64, tag: Tag, words: [u64; 8]) -> Out {
         raw(Request::new(number, second, flags).0, slot.into(), tag.0, words)
     }
 
-    struct Console;
+    pub struct Console;
     impl Write for Console {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
             for chunk in text.as_bytes().chunks(56) {
@@ -89,13 +93,13 @@ mod program {
     const ENDPOINT: u32 = 200;
     const REPLY: u32 = 201;
     const NOTIFICATION: u32 = 202;
-    const FAULTS: u32 = 203;
-    const FAULT_REPLY: u32 = 204;
-    const SPACE: u32 = 205;
-    const THREAD: u32 = 206;
+    pub const FAULTS: u32 = 203;
+    pub const FAULT_REPLY: u32 = 204;
+    pub const SPACE: u32 = 205;
+    pub const THREAD: u32 = 206;
     const TIME: u32 = 207;
-    const CODE: u32 = 208;
-    const STACK: u32 = 209;
+    pub const CODE: u32 = 208;
+    pub const STACK: u32 = 209;
     const BADGED: u32 = 210;
     const CLIENT_TABLE: u32 = 211;
     const FOREIGN: u32 = 212;
@@ -121,7 +125,7 @@ mod program {
     /// Registers live in the buffer at this offset.
     const REGISTERS: usize = core::mem::offset_of!(ipc::MessageBuffer, registers);
 
-    fn set_registers(thread: u32, rip: u64, rsp: u64, rdi: u64) {
+    pub fn set_registers(thread: u32, rip: u64, rsp: u64, rdi: u64) {
         let mut r = ipc::message::Registers::default();
         (r.rip, r.rsp, r.rdi, r.rflags) = (rip, rsp, rdi, 0x202);
         // SAFETY: the own message buffer.
@@ -364,6 +368,8 @@ mod program {
         assert_eq!((out.status, out.words[0]), (0, 0));
         assert_eq!(call(Call::ThreadState, THREAD, &[]).rdi, 6);
         say!("selftest: page fault repaired, divide error reported at {:#x}", out.words[3]);
+
+        crimes::all();
 
         // A foreign thread.
         ok(Call::SetRoute, SPACE, &[0, 511, 3]);

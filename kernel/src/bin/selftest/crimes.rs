@@ -1,0 +1,117 @@
+//! What a thread must not do, and the fault that each of it is reported as.
+
+use crate::program::{CODE, Console, FAULT_REPLY, FAULTS, SPACE, STACK, THREAD, message, ok, set_registers};
+use core::arch::global_asm;
+use core::fmt::Write;
+use ipc::message::LABEL_FAULT;
+use ipc::slots;
+use ipc::{Call, Tag};
+
+/// Where the crimes are mapped in the other space.
+const PLACE: u64 = 0x7_0000;
+const SIZE: u64 = 32;
+
+// One crime every 32 bytes, in the order of the table below.
+global_asm!(
+    r#"
+    .section .text.crimes, "ax"
+    .balign 4096
+    .globl crimes
+crimes:
+    xor eax, eax
+    mov rax, [rax]
+    .balign 32
+    mov byte ptr [0x70000], 1
+    .balign 32
+    mov eax, 0x20000
+    jmp rax
+    .balign 32
+    mov rax, 0xffff800000600000
+    mov rax, [rax]
+    .balign 32
+    mov rax, 0xffffffff80100000
+    jmp rax
+    .balign 32
+    mov rax, 0x800000000000
+    mov rax, [rax]
+    .balign 32
+    push rax
+    mov rsp, 0x1f008
+    push rax
+    .balign 32
+    ud2
+    .balign 32
+    int3
+    .balign 32
+    int 0x80
+    .balign 32
+    hlt
+    .balign 32
+    in al, 0x60
+    .balign 32
+    xor ecx, ecx
+    rdmsr
+    .balign 32
+    mov eax, 0x20001
+    movaps xmm0, [rax]
+    .balign 32
+    xor ecx, ecx
+    mov eax, 1
+    div ecx
+    .balign 32
+    pushfq
+    or qword ptr [rsp], 0x100
+    popfq
+    nop
+    .balign 32
+    cli
+    .balign 32
+    "#
+);
+unsafe extern "C" {
+    static crimes: u8;
+}
+
+/// Name, vector, and for page faults the error code and the address.
+const VERDICTS: [(&str, u64, Option<(u64, u64)>); 17] = [
+    ("read of nothing", 14, Some((4, 0))),
+    ("write to read-only", 14, Some((7, PLACE))),
+    ("execution of data", 14, Some((0x15, 0x2_0000))),
+    ("read of the kernel", 14, Some((5, 0xffff_8000_0060_0000))),
+    ("jump into the kernel", 14, Some((0x15, 0xffff_ffff_8010_0000))),
+    ("non-canonical address", 13, None),
+    ("push below the stack", 14, Some((6, 0x1_f000))),
+    ("undefined instruction", 6, None),
+    ("breakpoint", 3, None),
+    ("interrupt of Linux's old calls", 13, None),
+    ("halt", 13, None),
+    ("port without right", 13, None),
+    ("machine register", 13, None),
+    ("misaligned vector access", 13, None),
+    ("division by zero", 0, None),
+    ("single step", 1, None),
+    ("interrupts off", 13, None),
+];
+
+/// Commits all of them, one after the other, in the other thread.
+pub fn all() {
+    ok(Call::Map, slots::ADDRESS_SPACE, &[CODE.into(), 0, 0x5000_0000, 1, 3]);
+    // SAFETY: the page was just mapped; the crimes take less than the half of it that is copied.
+    unsafe { core::ptr::copy_nonoverlapping(&raw const crimes, (0x5000_0000 + 2048) as *mut u8, 1024) };
+    ok(Call::Unmap, slots::ADDRESS_SPACE, &[0x5000_0000, 1]);
+    ok(Call::Map, SPACE, &[CODE.into(), 0, PLACE, 1, 5]);
+    for (index, (name, vector, page_fault)) in VERDICTS.into_iter().enumerate() {
+        ok(Call::ThreadSuspend, THREAD, &[]);
+        set_registers(THREAD, PLACE + 2048 + SIZE * index as u64, 0x2_2000, 0);
+        ok(Call::ThreadResume, THREAD, &[]);
+        let out = message(Call::Receive, FAULTS, FAULT_REPLY, 0, Tag(0), [0; 8]);
+        assert_eq!((out.status, out.rdi, Tag(out.rsi).label()), (0, 77, LABEL_FAULT), "{name}");
+        assert_eq!(out.words[0], vector, "{name}: {:x?}", out.words);
+        if let Some((error, address)) = page_fault {
+            assert_eq!((out.words[1], out.words[2]), (error, address), "{name}");
+        }
+    }
+    ok(Call::Unmap, SPACE, &[PLACE, 1]);
+    let _ = writeln!(Console, "selftest: {} crimes reported as they are", VERDICTS.len());
+    let _ = STACK;
+}
