@@ -52,9 +52,8 @@ impl Vault {
     /// The range is page aligned, mapped writable for ever, and used by nobody else.
     pub(crate) unsafe fn new(address: usize, bytes: usize) -> Vault {
         // SAFETY: handed on to our caller.
-        Vault {
-            bytes: unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(address), bytes) },
-        }
+        let bytes = unsafe { core::slice::from_raw_parts_mut(core::ptr::with_exposed_provenance_mut(address), bytes) };
+        Vault { bytes }
     }
 
     /// Opens it as a structure of this version. `None`: it is too small.
