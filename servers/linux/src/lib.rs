@@ -26,6 +26,8 @@ pub mod process;
 pub mod sched;
 pub mod server;
 pub mod signal;
+#[cfg(test)]
+mod simulation;
 pub mod sleep;
 pub mod table;
 pub mod thread;
