@@ -23,7 +23,7 @@ const TIMES: u32 = 10_000;
 /// Boots the default machine with counted instructions and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
-    cargo(tree, "the benchmark program", &["build", "--release", "--bin", "repeat"])?;
+    cargo(tree, "the benchmark program", &["build", "--release", "--package", "tests", "--bin", "repeat"])?;
     let repeat = tree.target.join("release/repeat");
 
     let kind = Kind {
