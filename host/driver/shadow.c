@@ -270,10 +270,8 @@ static int read_capability(struct pci_dev *pdev, u64 *address, u64 *table, u64 *
 static void start_own_section(void)
 {
 	struct linux_header *own = shadow.own;
-	u32 epoch = 1;
+	u32 epoch = READ_ONCE(own->epoch) + 1 ?: 1;	/* of whatever was there: it only must be another one */
 
-	if (READ_ONCE(own->magic) == LINUX_MAGIC)
-		epoch = READ_ONCE(own->epoch) + 1;
 	WRITE_ONCE(own->magic, 0);
 	smp_wmb();
 	WRITE_ONCE(own->version, SHADOW_VERSION);

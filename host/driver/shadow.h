@@ -3,7 +3,8 @@
  * The shadow channel inside the driver. Layouts mirror ipc/src/shadow.rs, where their meaning is written.
  *
  * shadow.c          the device: sections, rings, interrupts, heartbeat, state of the other side
- * shadow_slots.c    processes, slots and calls: what requests mean
+ * shadow_slots.c    processes and slots, and what requests mean
+ * shadow_calls.c    what the threads of a proxy ask
  * shadow_pool.c     pages of the pool: mirror look-up, faults, taking away
  * shadow_file.c     /dev/crtos-shadow
  *
@@ -203,12 +204,17 @@ void shadow_realm_down(void);
 struct shadow_process *shadow_process_new(void);
 void shadow_process_put(struct shadow_process *process);
 void shadow_process_release(struct shadow_process *process);
+unsigned int shadow_slot_number(const struct slot *slot);
+struct slot *shadow_slot_take(struct shadow_process *process);	/* under lock; for the calling thread */
+void shadow_slot_release(struct slot *slot);			/* under lock */
+void shadow_status(struct crtos_shadow_status *status);
+
+/* shadow_calls.c */
 long shadow_attach(struct shadow_process *process, struct crtos_shadow_attach *arg);
 long shadow_attach_thread(struct shadow_process *process, struct crtos_shadow_thread *arg);
 long shadow_call(struct shadow_process *process, struct crtos_shadow_call *arg);
 long shadow_control(struct shadow_process *process, s32 *status);
 long shadow_signal(struct shadow_process *process, const struct crtos_shadow_signal *arg);
-void shadow_status(struct crtos_shadow_status *status);
 
 /* shadow_pool.c */
 int shadow_pool_init(void);
