@@ -25,6 +25,9 @@ pub fn enable(arguments: &Arguments) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("this needs root");
     }
+    if Hypervisor::open().and_then(|hypervisor| hypervisor.cells()).is_ok_and(|cells| !cells.is_empty()) {
+        bail!("the hypervisor is enabled already");
+    }
     let config = match &arguments.config {
         Some(path) => files::read(path)?,
         None => image::cell::root_config(&files::layout()?, &files::machine()?)?,
