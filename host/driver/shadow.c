@@ -130,6 +130,8 @@ static void look_at_peer(void)
 		return;
 	if (!up) {
 		shadow_realm_down();
+		/* The next realm gives the same pages to others, and these processes may take a while to end. */
+		shadow_pool_lose(false);
 		pr_info("crtos: shadow: real-time side went away\n");
 		return;
 	}
@@ -482,5 +484,6 @@ void crtos_shadow_exit(void)
 {
 	pci_unregister_driver(&shadow_driver);
 	shadow_file_exit();
+	cancel_work_sync(&look_work);
 	shadow_pool_exit();
 }

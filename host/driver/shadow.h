@@ -223,6 +223,7 @@ struct inode *shadow_pool_inode(void);
 int shadow_pool_attach(u64 phys, u64 size, unsigned long *held);
 void shadow_pool_detach(void);
 void shadow_pool_take(struct shadow_process *process, u64 first, u64 last);	/* window page numbers, inclusive */
+void shadow_pool_lose(bool all);
 void shadow_pool_take_all(struct shadow_process *process);
 void shadow_pool_count(struct crtos_shadow_status *status);
 extern const struct vm_operations_struct shadow_vm_ops;

@@ -346,8 +346,8 @@ int shadow_pool_attach(u64 phys, u64 size, unsigned long *held)
 	return 0;
 }
 
-/* The device goes: no process keeps a page. Caller holds device for writing. */
-void shadow_pool_detach(void)
+/* Takes all pages from the processes that have attached (or from all that could). */
+void shadow_pool_lose(bool all)
 {
 	struct shadow_process *process;
 	bool again;
@@ -356,7 +356,7 @@ void shadow_pool_detach(void)
 		again = false;
 		spin_lock(&shadow.lock);
 		list_for_each_entry(process, &shadow.processes, list) {
-			if (process->lost)
+			if (process->lost || (process->leader < 0 && !all))
 				continue;
 			kref_get(&process->ref);
 			again = true;
@@ -368,6 +368,12 @@ void shadow_pool_detach(void)
 			shadow_process_put(process);
 		}
 	} while (again);
+}
+
+/* The device goes: no process keeps a page. Caller holds device for writing. */
+void shadow_pool_detach(void)
+{
+	shadow_pool_lose(true);
 	spin_lock(&pool.lock);
 	pool.held = NULL;
 	spin_unlock(&pool.lock);
