@@ -37,7 +37,17 @@ impl ObjectType {
     pub fn from_raw(raw: u64) -> Option<ObjectType> {
         use ObjectType::*;
         [
-            Untyped, Frame, AddressSpace, CapTable, Thread, SchedContext, Endpoint, Reply, Notification, Irq, IoPort,
+            Untyped,
+            Frame,
+            AddressSpace,
+            CapTable,
+            Thread,
+            SchedContext,
+            Endpoint,
+            Reply,
+            Notification,
+            Irq,
+            IoPort,
             Console,
         ]
         .into_iter()
