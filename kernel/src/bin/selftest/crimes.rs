@@ -73,7 +73,9 @@ unsafe extern "C" {
 }
 
 /// Name, vector, and for page faults the error code and the address.
-const VERDICTS: [(&str, u64, Option<(u64, u64)>); 17] = [
+type Verdict = (&'static str, u64, Option<(u64, u64)>);
+
+const VERDICTS: [Verdict; 17] = [
     ("read of nothing", 14, Some((4, 0))),
     ("write to read-only", 14, Some((7, PLACE))),
     ("execution of data", 14, Some((0x15, 0x2_0000))),
