@@ -128,7 +128,10 @@ const E2BIG: i32 = 7;
 const ENOMEM: i32 = 12;
 const EBUSY: i32 = 16;
 const EEXIST: i32 = 17;
+/// The driver answers this while the hypervisor is not enabled.
+const ENXIO: i32 = 6;
 const ENODEV: i32 = 19;
+const NOT_ENABLED: &str = "the hypervisor is not enabled: run `crtos enable` first";
 const EINVAL: i32 = 22;
 
 /// The hypervisor, through its device node.
@@ -178,7 +181,7 @@ impl Hypervisor {
     pub fn disable(&self) -> Result<()> {
         sys::ioctl_none(self.node.as_fd(), DISABLE).map(|_| ()).map_err(|error| match errno(&error) {
             EBUSY => anyhow!("cells still exist: destroy them first (crtos cell destroy)"),
-            EINVAL | ENODEV => anyhow!("the hypervisor is not enabled"),
+            EINVAL | ENXIO => anyhow!("the hypervisor is not enabled"),
             _ => anyhow!("cannot disable the hypervisor: {error}"),
         })
     }
@@ -188,8 +191,13 @@ impl Hypervisor {
         let mut arg =
             CellCreate { config: config.as_ptr() as u64, config_size: config.len() as u32, ..Default::default() };
         sys::ioctl(self.node.as_fd(), CELL_CREATE, &mut arg).map_err(|error| match errno(&error) {
-            EBUSY => anyhow!("a processor of the cell cannot be taken from Linux, or a cell is locked; the kernel's log says which"),
-            EINVAL | ENODEV => anyhow!("the cell's configuration is not accepted, or the hypervisor is not enabled; the kernel's log and the hypervisor's console say why"),
+            EBUSY => anyhow!(
+                "a processor of the cell cannot be taken from Linux, or a cell is locked; the kernel's log says which"
+            ),
+            ENXIO => anyhow!("{NOT_ENABLED}"),
+            EINVAL => anyhow!(
+                "the cell's configuration is not accepted; the kernel's log and the hypervisor's console say why"
+            ),
             EEXIST => anyhow!("a cell with this name exists already: destroy it first (crtos cell destroy)"),
             ENOMEM => anyhow!("the hypervisor has no memory left, or the cell wants memory that Linux does not own"),
             E2BIG => anyhow!("the cell's configuration is too big"),
@@ -229,7 +237,7 @@ impl Hypervisor {
         sys::ioctl_bytes(self.node.as_fd(), number, argument).map(|_| ()).map_err(|error| match errno(&error) {
             ENOENT => anyhow!("there is no cell \"{cell}\": create it first (crtos cell create)"),
             EPERM => anyhow!("cannot {verb} cell \"{cell}\": a cell is locked, or this one refuses"),
-            ENODEV => anyhow!("the hypervisor is not enabled: run `crtos enable` first"),
+            ENXIO => anyhow!("{NOT_ENABLED}"),
             EINVAL => anyhow!(
                 "cannot {verb} cell \"{cell}\": not in its present state, or not with this image; see the kernel's log"
             ),
@@ -244,7 +252,7 @@ impl Hypervisor {
             let mut info = CellInfo { index: cells.len() as u32, ..Default::default() };
             match sys::ioctl(self.node.as_fd(), CELL_INFO, &mut info) {
                 Ok(_) => cells.push(info),
-                Err(error) if [ENOENT, ENODEV, EINVAL].contains(&errno(&error)) => return Ok(cells),
+                Err(error) if [ENOENT, ENXIO, EINVAL].contains(&errno(&error)) => return Ok(cells),
                 Err(error) => return Err(error).context("cannot list the cells"),
             }
         }
@@ -262,7 +270,7 @@ impl Hypervisor {
     fn query(&self, code: u32, arg1: u64, arg2: u64) -> Result<i64> {
         let mut arg = Query { code, arg1, arg2, ..Default::default() };
         sys::ioctl(self.node.as_fd(), QUERY, &mut arg).map_err(|error| match errno(&error) {
-            ENODEV | EINVAL => anyhow!("the hypervisor is not enabled: run `crtos enable` first"),
+            ENXIO | EINVAL => anyhow!("{NOT_ENABLED}"),
             _ => anyhow!("the hypervisor cannot be asked: {error}"),
         })?;
         Ok(arg.result)
