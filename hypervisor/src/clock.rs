@@ -20,6 +20,10 @@ const SPAN: u32 = (PM_HZ / 50) as u32;
 /// A sample is good if it took no longer than this (about 6 us): then nothing came in between.
 const GOOD: u32 = 20;
 const TRIES: u32 = 200;
+/// Two measurements agree if they differ by no more than one part in so many.
+const TOLERANCE: u32 = 200;
+/// Measurements after the first one, at most.
+const REPETITIONS: u32 = 5;
 /// Polls of the PM timer before it is taken for dead.
 const PATIENCE: u32 = 10_000_000;
 
@@ -53,34 +57,63 @@ fn sample(port: u16) -> Sample {
     best.1
 }
 
+/// Rates in kHz.
+#[derive(Clone, Copy)]
+struct Rates {
+    apic: u32,
+    tsc: u32,
+}
+
+impl Rates {
+    fn agree(self, other: Rates) -> bool {
+        let close = |a: u32, b: u32| a.abs_diff(b) <= a / TOLERANCE;
+        close(self.apic, other.apic) && close(self.tsc, other.tsc)
+    }
+}
+
 /// Measures what is not known yet. This CPU's APIC timer is free.
+///
+/// A clock can jump while it is measured (an emulator that was stopped for a while), so a measurement counts if the next one agrees.
 pub fn measure() {
     let platform = *PLATFORM.lock();
     if platform.pm_timer == 0 || platform.apic_khz != 0 && platform.tsc_khz != 0 {
         return;
     }
+    let Some(mut rates) = measure_once(platform.pm_timer) else { return };
+    for _ in 0..REPETITIONS {
+        let Some(again) = measure_once(platform.pm_timer) else { return };
+        let agreed = again.agree(rates);
+        rates = again;
+        if agreed {
+            break;
+        }
+    }
+    let mut platform = PLATFORM.lock();
+    if platform.apic_khz == 0 {
+        platform.apic_khz = rates.apic;
+    }
+    if platform.tsc_khz == 0 {
+        platform.tsc_khz = rates.tsc;
+    }
+}
+
+fn measure_once(port: u16) -> Option<Rates> {
     apic::write(register::SVR, 0x1ff);
     apic::write(register::TIMER_DIVIDE, 0b1011); // by 1
     apic::write(register::TIMER_INITIAL, u32::MAX);
-    let start = sample(platform.pm_timer);
-    let elapsed = || pm(platform.pm_timer).wrapping_sub(start.pm) & PM_MASK;
+    let start = sample(port);
+    let elapsed = || pm(port).wrapping_sub(start.pm) & PM_MASK;
     let alive = (0..PATIENCE).any(|_| {
         spin_loop();
         elapsed() >= SPAN
     });
-    let end = sample(platform.pm_timer);
+    let end = sample(port);
     apic::write(register::TIMER_INITIAL, 0);
     apic::write(register::SVR, 0xff);
     let ticks = u64::from(end.pm.wrapping_sub(start.pm) & PM_MASK);
     if !alive || ticks == 0 {
-        return;
+        return None;
     }
     let khz = |count: u64| (count * PM_HZ / ticks / 1000) as u32;
-    let mut platform = PLATFORM.lock();
-    if platform.apic_khz == 0 {
-        platform.apic_khz = khz(u64::from(start.apic.wrapping_sub(end.apic)));
-    }
-    if platform.tsc_khz == 0 {
-        platform.tsc_khz = khz(end.tsc.wrapping_sub(start.tsc));
-    }
+    Some(Rates { apic: khz(u64::from(start.apic.wrapping_sub(end.apic))), tsc: khz(end.tsc.wrapping_sub(start.tsc)) })
 }
