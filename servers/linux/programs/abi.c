@@ -484,12 +484,24 @@ static void timing(void)
 	check("unknown calls are ENOSYS", syscall(9999) == -1 && errno == ENOSYS && syscall(-1) == -1 && errno == ENOSYS);
 }
 
+static void *outlive(void *argument)
+{
+	sleep_ms(300);
+	printf("outlived\n");
+	exit(9);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1 && !strcmp(argv[1], "abort"))
 		abort();
 	if (argc > 1 && !strcmp(argv[1], "segv"))
 		*(volatile int *)8 = 1;
+	if (argc > 1 && !strcmp(argv[1], "leader")) {
+		pthread_t thread;
+		pthread_create(&thread, NULL, outlive, NULL);
+		pthread_exit(NULL);
+	}
 	if (argc > 1 && !strcmp(argv[1], "wait")) {
 		printf("ready\n");
 		fflush(stdout);
