@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const CPUS: usize = 4;
 /// The realm has the highest CPU.
 const OURS: usize = CPUS - 1;
-const TIMES: u32 = 10_000;
+const TIMES: u32 = 1_000;
 
 /// Boots the default machine with counted instructions and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
