@@ -12,7 +12,7 @@ use spin::{Mutex, MutexGuard};
 use crate::apic;
 use crate::cell::Cell;
 use crate::clock;
-use crate::percpu::{self, NO_VECTOR, Shared};
+use crate::percpu::{NO_VECTOR, Shared};
 use crate::svm::vcpu::SvmVcpu;
 use crate::vendor::{LinuxFrame, Vcpu};
 use crate::x86;
@@ -155,9 +155,4 @@ pub fn kick(other: &Shared) {
 /// Tells every CPU of `cell` that mappings were taken away or changed; those that are suspended see it when they go on.
 pub fn flush_cell(cell: &Cell) {
     cell.shared_cpus().for_each(|other| other.flush.store(true, Release));
-}
-
-/// The management lock is new, and so is everything else: the hypervisor image may have been left and entered again.
-pub fn is_present(cpu: u32) -> bool {
-    percpu::get(cpu).is_some()
 }
