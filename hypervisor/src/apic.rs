@@ -178,7 +178,10 @@ pub fn deliver(cell: &crate::cell::Cell, command: &Command, own: Option<u32>) {
         }
         match command.delivery {
             Delivery::Fixed | Delivery::Lowest => send(0x4000 | u32::from(command.vector), apic_id),
-            Delivery::Nmi => send_nmi(apic_id),
+            Delivery::Nmi => {
+                target.nmi.store(true, Ordering::Release);
+                kick(target);
+            }
             Delivery::Init => {
                 target.init.store(true, Ordering::Release);
                 kick(target);

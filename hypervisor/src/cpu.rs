@@ -1,7 +1,7 @@
 //! A CPU in the hypervisor: its guest, and what it does when others ask.
 //!
 //! A CPU asks another for something by setting a flag in its [`Shared`] and kicking it by NMI; the other one sees to it before
-//! its guest runs again. Waiting for the management lock, a CPU keeps serving such requests, so nobody waits in a circle.
+//! its guest runs again. NMIs carry no name: one that nobody's kick accounts for is the guest's own. Waiting for the management lock, a CPU keeps serving such requests, so nobody waits in a circle.
 
 use core::hint::spin_loop;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -14,7 +14,7 @@ use crate::cell::Cell;
 use crate::clock;
 use crate::percpu::{NO_VECTOR, Shared};
 use crate::svm::vcpu::SvmVcpu;
-use crate::vendor::{LinuxFrame, Vcpu};
+use crate::vendor::{Event, LinuxFrame, Vcpu};
 use crate::x86;
 
 /// This CPU, for the code that runs on it.
@@ -44,13 +44,24 @@ impl Cpu {
         self.shared.cell()
     }
 
-    /// Sees to everything that was asked of this CPU. Whether there was anything.
-    pub fn serve(&mut self) -> bool {
-        let mut served = self.serve_suspension();
+    /// Sees to everything that NMIs told this CPU of, before its guest runs: requests of others, and NMIs of the guest's own.
+    pub fn attend(&mut self) {
+        // What is done may open a window for interrupts, in which the next kick is taken.
+        while self.shared.attention.swap(false, AcqRel) {
+            self.serve();
+            // One that waits for INIT or start-up takes no NMI.
+            if self.shared.nmi.swap(false, AcqRel) && !self.vcpu.parked() {
+                self.shared.count(CpuStat::Exception);
+                self.vcpu.inject(Event::Nmi);
+            }
+        }
+    }
+
+    fn serve(&mut self) {
+        self.serve_suspension();
         let shared = self.shared;
         if shared.flush.swap(false, AcqRel) {
             self.vcpu.flush();
-            served = true;
         }
         if shared.park.swap(false, AcqRel) {
             self.vcpu.set_cell(&self.cell().context());
@@ -58,26 +69,19 @@ impl Cpu {
             if !self.cell().is_root() {
                 clock::measure();
             }
-            served = true;
         }
         if shared.init.swap(false, AcqRel) {
             // As after a real INIT; a CPU that waits already goes on waiting.
             shared.waiting.store(true, Release);
             self.halt();
-            served = true;
         }
         let vector = shared.start_up.swap(NO_VECTOR, AcqRel);
-        if vector != NO_VECTOR {
-            if shared.waiting.swap(false, AcqRel) {
-                self.start(u64::from(vector & 0xff) << 12);
-            }
-            served = true;
+        if vector != NO_VECTOR && shared.waiting.swap(false, AcqRel) {
+            self.start(u64::from(vector & 0xff) << 12);
         }
         if shared.reset.swap(false, AcqRel) {
             self.start(self.cell().config().cpu_reset_address());
-            served = true;
         }
-        served
     }
 
     fn start(&mut self, address: u64) {
@@ -94,9 +98,9 @@ impl Cpu {
     }
 
     /// Waits for as long as another CPU wants.
-    pub fn serve_suspension(&mut self) -> bool {
+    pub fn serve_suspension(&mut self) {
         if !self.shared.suspend.load(Acquire) {
-            return false;
+            return;
         }
         self.shared.count(CpuStat::Management);
         self.shared.suspended.store(true, Release);
@@ -104,7 +108,6 @@ impl Cpu {
             spin_loop();
         }
         self.shared.suspended.store(false, Release);
-        true
     }
 
     /// Stops the guest for good.
@@ -147,9 +150,11 @@ pub fn resume(other: &Shared) {
     }
 }
 
-/// Makes a CPU look at its requests.
+/// Makes a CPU look at its requests. An NMI that is on its way already does for all requests that were made before it is taken.
 pub fn kick(other: &Shared) {
-    apic::send_nmi(other.apic_id.load(Relaxed));
+    if !other.kicked.swap(true, AcqRel) {
+        apic::send_nmi(other.apic_id.load(Relaxed));
+    }
 }
 
 /// Tells every CPU of `cell` that mappings were taken away or changed; those that are suspended see it when they go on.

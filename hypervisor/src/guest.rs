@@ -23,6 +23,7 @@ const PAGE: u64 = 4096;
 /// Runs this CPU's guest for good.
 pub fn run(cpu: &mut Cpu) -> ! {
     loop {
+        cpu.attend();
         let exit = cpu.vcpu.run();
         cpu.shared.count(CpuStat::Total);
         if let Err(violation) = handle(cpu, exit) {
@@ -33,13 +34,8 @@ pub fn run(cpu: &mut Cpu) -> ! {
 
 fn handle(cpu: &mut Cpu, exit: Exit) -> Result<(), Violation> {
     match exit {
-        Exit::Nmi => {
-            if !cpu.serve() {
-                cpu.shared.count(CpuStat::Exception);
-                cpu.vcpu.inject(Event::Nmi);
-            }
-            Ok(())
-        }
+        // It was taken; what it was about is seen to before the next entry.
+        Exit::Nmi => Ok(()),
         Exit::Cpuid => {
             cpu.shared.count(CpuStat::Cpuid);
             emulate_cpuid(cpu);

@@ -6,12 +6,13 @@
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering::{AcqRel, Release};
 
 use x86_64::VirtAddr;
 use x86_64::instructions::tables::{lgdt, lidt};
 use x86_64::structures::DescriptorTablePointer;
 
-use crate::{console, say};
+use crate::{console, percpu, say};
 
 global_asm!(
     ".balign 16",
@@ -33,12 +34,38 @@ global_asm!(
     ".balign 16",
     "interrupt_stub:",
     "iretq",
+    ".balign 16",
+    "nmi_stub:",
+    // The CPU aligned the stack and pushed five words; with these nine it is aligned again.
+    "push rax",
+    "push rcx",
+    "push rdx",
+    "push rsi",
+    "push rdi",
+    "push r8",
+    "push r9",
+    "push r10",
+    "push r11",
+    "mov rdi, rsp",
+    "call {nmi}",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rdi",
+    "pop rsi",
+    "pop rdx",
+    "pop rcx",
+    "pop rax",
+    "iretq",
     exception = sym exception,
+    nmi = sym nmi,
 );
 
 unsafe extern "C" {
     static exception_stubs: u8;
     static interrupt_stub: u8;
+    static nmi_stub: u8;
 }
 
 const CODE: u16 = 0x10;
@@ -69,10 +96,15 @@ pub fn init() {
     const NMI: usize = 2;
     let stubs = (&raw const exception_stubs).addr() as u64;
     let ignore = (&raw const interrupt_stub).addr() as u64;
+    let nmi = (&raw const nmi_stub).addr() as u64;
     // SAFETY: only the first CPU is past the rendezvous.
     let idt = unsafe { &mut *TABLES.idt.get() };
     for (vector, entry) in idt.iter_mut().enumerate() {
-        *entry = gate(if vector < 32 && vector != NMI { stubs + vector as u64 * 16 } else { ignore });
+        *entry = gate(match vector {
+            NMI => nmi,
+            0..32 => stubs + vector as u64 * 16,
+            _ => ignore,
+        });
     }
 }
 
@@ -86,6 +118,16 @@ pub fn load() {
     unsafe {
         lgdt(&pointer(TABLES.gdt.get().addr(), size_of::<[u64; 4]>()));
         lidt(&pointer(TABLES.idt.get().addr(), size_of::<[[u64; 2]; 256]>()));
+    }
+}
+
+/// An NMI was taken, in one of the windows where that can happen: a kick, or else it is the guest's.
+extern "C" fn nmi(stack: usize) {
+    if let Some(shared) = percpu::of_stack(stack) {
+        if !shared.kicked.swap(false, AcqRel) {
+            shared.nmi.store(true, Release);
+        }
+        shared.attention.store(true, Release);
     }
 }
 

@@ -53,7 +53,7 @@ fn ask_to_stop(cpu: &mut Cpu, cell: &Cell) -> Result<(), Error> {
         return Ok(());
     }
     let answer = cell.message(Message::ShutdownRequest, || {
-        let _ = cpu.serve_suspension();
+        cpu.serve_suspension();
     });
     match answer {
         Some(Reply::RequestDenied) => Err(Error::NotPermitted),
@@ -65,7 +65,7 @@ fn tell_others(cpu: &mut Cpu, except: u32) {
     for cell in cell::all().filter(|cell| !cell.is_root() && cell.id != except && cell.running.load(Ordering::Acquire))
     {
         let _ = cell.message(Message::ReconfigCompleted, || {
-            let _ = cpu.serve_suspension();
+            cpu.serve_suspension();
         });
     }
 }

@@ -46,6 +46,12 @@ pub struct Shared {
     pub present: AtomicBool,
     /// Cell that it belongs to.
     pub cell: AtomicPtr<Cell>,
+    /// A kick is on its way: its NMI was sent and not yet taken. At most one is, so that each NMI can be told from those of the machine.
+    pub kicked: AtomicBool,
+    /// An NMI was taken: there may be requests.
+    pub attention: AtomicBool,
+    /// An NMI for the guest.
+    pub nmi: AtomicBool,
     /// Asked to wait in the hypervisor.
     pub suspend: AtomicBool,
     /// Waits in the hypervisor.
@@ -128,6 +134,14 @@ pub fn get(cpu: u32) -> Option<&'static Shared> {
     // SAFETY: the driver made room for `count` areas behind the image, zeroed, which is a valid state of every field.
     let area = unsafe { &*((base() + cpu as usize * SIZE) as *const PerCpu) };
     area.shared.present.load(Ordering::Acquire).then_some(&area.shared)
+}
+
+/// The CPU whose stack `address` lies in, as long as it is one that comes in.
+#[must_use]
+pub fn of_stack(address: usize) -> Option<&'static Shared> {
+    let index = address.checked_sub(base())? / SIZE;
+    // SAFETY: as in `get`.
+    (index < count() as usize).then(|| unsafe { &(*((base() + index * SIZE) as *const PerCpu)).shared })
 }
 
 /// All CPUs that take part.

@@ -140,6 +140,8 @@ pub trait Vcpu {
     fn start(&mut self, address: u64);
     /// Makes the guest halt for good (until kicked), without touching any memory of a cell.
     fn park(&mut self);
+    /// Whether it was parked and not started since.
+    fn parked(&self) -> bool;
     /// Nested mappings were removed or changed: nothing that was cached of them may be used any more.
     fn flush(&mut self);
 

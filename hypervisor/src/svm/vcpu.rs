@@ -103,6 +103,7 @@ pub struct SvmVcpu {
     pat: u64,
     /// FS, GS, TR, LDTR and system call MSRs in the control block are to be loaded at the next entry.
     load: bool,
+    parked: bool,
 }
 
 fn attributes_data() -> u16 {
@@ -153,8 +154,17 @@ impl SvmVcpu {
             | intercept2::XSETBV;
         vmcb.asid = 1;
         vmcb.nested_control = 1;
-        let mut vcpu =
-            Self { vmcb, vmcb_phys, parking, cell, registers: [0; 16], mtrr_def_type: 0, pat: PAT_RESET, load: false };
+        let mut vcpu = Self {
+            vmcb,
+            vmcb_phys,
+            parking,
+            cell,
+            registers: [0; 16],
+            mtrr_def_type: 0,
+            pat: PAT_RESET,
+            load: false,
+            parked: false,
+        };
         vcpu.use_context(cell);
         vcpu
     }
@@ -203,9 +213,9 @@ impl Vcpu for SvmVcpu {
         self.vmcb.event_injection = if pending & 1 << 31 != 0 && (kind == 0 || kind == 2) { pending } else { 0 };
         let exit = exit::decode(self.vmcb);
         if matches!(exit, Exit::Nmi) {
-            // The NMI stays pending until global interrupts are on: take it here, the handler does nothing.
+            // The NMI stays pending until global interrupts are on: take it here, the handler notes it.
             // SAFETY: maskable interrupts are off, and the IDT has an NMI handler.
-            unsafe { asm!("stgi", "nop", "clgi", options(nostack)) };
+            unsafe { asm!("stgi", "nop", "clgi") };
         }
         exit
     }
@@ -306,6 +316,7 @@ impl Vcpu for SvmVcpu {
         vmcb.sysenter_cs = 0;
         vmcb.sysenter_esp = 0;
         vmcb.sysenter_eip = 0;
+        self.parked = false;
         self.registers = [0; 16];
         self.mtrr_def_type = if self.cell.root { self.mtrr_def_type } else { 0 };
         self.pat = PAT_RESET;
@@ -320,6 +331,11 @@ impl Vcpu for SvmVcpu {
     fn park(&mut self) {
         self.start(0);
         self.use_context(self.parking);
+        self.parked = true;
+    }
+
+    fn parked(&self) -> bool {
+        self.parked
     }
 
     fn flush(&mut self) {

@@ -1,5 +1,6 @@
 //! The realm comes up and goes away again, under a Linux that is at work.
 
+use std::slice::from_ref;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -18,6 +19,7 @@ pub const RT: Suite = Suite {
         case("once", once),
         case("ten_under_load", |bench| under_load(bench, 10)),
         long("hundred_under_load", |bench| under_load(bench, 100)),
+        case("cpus_come_back", cpus_come_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -50,8 +52,21 @@ fn once(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn under_load(bench: &mut Bench<'_>, times: u32) -> Result<()> {
-    bench.limit = Duration::from_secs(60 * u64::from(times));
     let round = format!("{}crtos run /bin/true\n{}", script(&BRING_UP), script(&TAKE_DOWN));
+    repeat_under_load(bench, times, &round)
+}
+
+/// Linux starts the CPU of a cell again each time the cell goes: INIT and two start-ups, which may come so close together that
+/// the CPU sees them at once.
+fn cpus_come_back(bench: &mut Bench<'_>) -> Result<()> {
+    let ([before @ .., create, _, _], [_, destroy, after @ ..]) = (&BRING_UP, &TAKE_DOWN);
+    bench.ok(&format!("set -e\n{}", script(before)))?;
+    repeat_under_load(bench, 20, &(script(from_ref(create)) + &script(from_ref(destroy))))?;
+    bench.ok(&format!("set -e\n{}", script(after))).map(drop)
+}
+
+fn repeat_under_load(bench: &mut Bench<'_>, times: u32, round: &str) -> Result<()> {
+    bench.limit = Duration::from_secs(60 * u64::from(times));
     let script = format!(
         "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet & load=$!
          for round in $(seq {times}); do\n(set -e\n{round}) || {{ echo round $round >&2; kill $load; exit 1; }}
