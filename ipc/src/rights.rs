@@ -84,6 +84,9 @@ bitflags! {
         const EXECUTE = 4;
         /// Uncached (device registers). Frames of device memory are always mapped so.
         const UNCACHED = 8;
+        /// For `map`: by pages of 2 MiB. Address, memory and length must be multiples of that, and such a page is only ever unmapped or
+        /// protected as a whole.
+        const LARGE = 16;
     }
 }
 

@@ -7,7 +7,6 @@ use crate::kernel::Kernel;
 use crate::memory::{PAGE_SIZE, Ref};
 use crate::message::{self, Outcome, Send, lease, transfer};
 use crate::object::thread::{Sending, State};
-use crate::object::untyped::Retyped;
 use crate::object::{
     AddressSpace, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread, io_port, thread_ops, untyped,
 };
@@ -42,6 +41,11 @@ fn results<const N: usize>(values: [u64; N]) -> Handled {
 
 fn done(_: ()) -> Answer {
     Answer::Done
+}
+
+/// What can be interrupted is made again if it was.
+fn finished(finished: bool) -> Handled {
+    Ok(if finished { Answer::Done } else { Answer::Again })
 }
 
 fn counted((count, result): (u64, Result<(), Error>)) -> Handled {
@@ -277,7 +281,7 @@ fn handle(c: &Context, call: Call) -> Handled {
                     Some(c.cap(index)?)
                 }
             };
-            c.single_irq()?.bind(c.k, notification).map(done)
+            finished(c.single_irq()?.bind(c.k, notification)?)
         }
         Call::IrqAck => {
             c.single_irq()?.acknowledge();
@@ -412,16 +416,12 @@ impl Context<'_> {
         let slot = self.slot()?;
         let (kind, size, first, count) = (self.arg(0), self.arg(1), self.arg(2), self.arg(3));
         let target = |index: u64| self.thread.slot(first.checked_add(index).ok_or(Error::InvalidArgument)?);
-        match untyped::retype(self.k, slot, kind, size, count, target)? {
-            Retyped::Done => Ok(Answer::Done),
-            Retyped::Interrupted => Ok(Answer::Again),
-        }
+        finished(untyped::retype(self.k, slot, kind, size, count, target)?)
     }
 
     /// Runs a deletion, then takes apart what died of it.
     fn long(&self, step: impl FnMut() -> delete::Progress) -> Handled {
-        let batch = delete::DELETE_BATCH;
-        if delete::run(self.k, batch, step) && delete::run(self.k, batch, || delete::reap_step(self.k)) {
+        if delete::run(self.k, step) && delete::run(self.k, || delete::reap_step(self.k)) {
             Ok(Answer::Done)
         } else {
             Ok(Answer::Again)
@@ -436,8 +436,8 @@ impl Context<'_> {
             .ok_or(Error::InvalidArgument)?;
         self.with_right::<Endpoint>(self.arg(1), Rights::WRITE)?;
         let source = self.cap(self.arg(1))?;
-        while !target.is_empty() {
-            delete::delete_step(self.k, Ref::from(target));
+        if !delete::empty(self.k, &[target]) {
+            return Ok(Answer::Again);
         }
         cap::copy(source, Ref::from(target), Rights::all(), 0).map(done)
     }
@@ -453,7 +453,7 @@ impl Context<'_> {
         }
         let target = space.extensions.iter().find(|slot| slot.is_empty()).ok_or(Error::OutOfMemory)?;
         // The memory may be that of objects that are still being taken apart.
-        if !delete::run(self.k, delete::DELETE_BATCH, || delete::reap_step(self.k)) {
+        if !delete::run(self.k, || delete::reap_step(self.k)) {
             return Ok(Answer::Again);
         }
         cap::copy(source, Ref::from(target), Rights::all(), 0)?;
@@ -471,7 +471,7 @@ impl Context<'_> {
             buffer: optional(self.arg(3))?.map(|slot| (slot, self.arg(4))),
             id: self.arg(5),
         };
-        thread_ops::configure(self.k, self.object()?, &configuration).map(done)
+        finished(thread_ops::configure(self.k, self.object()?, &configuration)?)
     }
 
     fn single_irq(&self) -> Result<Ref<Irq>, Error> {

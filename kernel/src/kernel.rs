@@ -1,6 +1,7 @@
 //! The kernel's own state: per CPU, and common. All objects besides are made by users.
 
 use crate::arch;
+use crate::heap::Heap;
 use crate::list::List;
 use crate::memory::Ref;
 use crate::object::address_space::{AllSpaces, DyingSpaces};
@@ -17,9 +18,9 @@ pub struct Cpu {
     /// Threads that could run.
     pub ready: Ready,
     /// Threads that wait for a deadline, soonest first.
-    pub timeouts: List<InTimeouts>,
+    pub timeouts: Heap<InTimeouts>,
     /// Time that is used up, by the time of its refill.
-    pub exhausted: List<Exhausted>,
+    pub exhausted: Heap<Exhausted>,
     /// The address space in the page-table register; `None`: the kernel's own.
     pub loaded: Cell<Option<Ref<AddressSpace>>>,
     /// The thread whose FPU state is in the registers.
@@ -41,8 +42,8 @@ impl Cpu {
         Cpu {
             current: Cell::new(None),
             ready: Ready::new(),
-            timeouts: List::new(),
-            exhausted: List::new(),
+            timeouts: Heap::new(),
+            exhausted: Heap::new(),
             loaded: Cell::new(None),
             fpu_owner: Cell::new(None),
             stamp: Cell::new(0),
@@ -137,6 +138,8 @@ pub struct Kernel {
     pub dying: Dying,
     /// All address spaces that live.
     pub spaces: List<AllSpaces>,
+    /// The Frame that is being unmapped everywhere, by its base, and the space where that goes on.
+    pub sweep: Cell<Option<(u64, Ref<AddressSpace>)>>,
     /// What is known of the machine.
     pub machine: Cell<Machine>,
 }
@@ -149,6 +152,7 @@ impl Kernel {
             irqs: [const { Irq::new() }; irq::COUNT],
             dying: Dying { threads: List::new(), spaces: List::new(), tables: List::new() },
             spaces: List::new(),
+            sweep: Cell::new(None),
             machine: Cell::new(Machine { tsc_khz: 0, in_cell: false, image_header: 0 }),
         }
     }

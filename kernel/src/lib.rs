@@ -18,6 +18,7 @@ pub mod call;
 pub mod cap;
 pub mod fault;
 pub mod first_process;
+pub mod heap;
 #[cfg(test)]
 mod hostile;
 pub mod kernel;

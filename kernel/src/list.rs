@@ -92,22 +92,6 @@ impl<A: Adapter> List<A> {
         self.link(None, node, self.head.get());
     }
 
-    /// Adds behind the last node that does not come after it, seen from the end: equal ones keep their order.
-    pub fn insert_sorted(&self, node: Ref<A::Node>, comes_after: impl Fn(&A::Node) -> bool) {
-        let mut previous = self.tail.get();
-        while let Some(p) = previous {
-            if !comes_after(&p) {
-                break;
-            }
-            previous = A::links(&p).previous.get();
-        }
-        let next = match previous {
-            Some(p) => A::links(&p).next.get(),
-            None => self.head.get(),
-        };
-        self.link(previous, node, next);
-    }
-
     /// Removes a node of this list.
     pub fn remove(&self, node: Ref<A::Node>) {
         let links = A::links(&node);
@@ -120,33 +104,6 @@ impl<A: Adapter> List<A> {
             Some(n) => A::links(&n).previous.set(previous),
             None => self.tail.set(previous),
         }
-    }
-
-    /// Removes the first node, which is known.
-    #[inline(always)]
-    pub fn remove_first(&self, node: Ref<A::Node>) {
-        let next = A::links(&node).next.get();
-        self.head.set(next);
-        match next {
-            Some(n) => A::links(&n).previous.set(None),
-            None => self.tail.set(None),
-        }
-    }
-
-    /// Adds to an empty list.
-    #[inline(always)]
-    pub fn push_only(&self, node: Ref<A::Node>) {
-        A::links(&node).previous.set(None);
-        A::links(&node).next.set(None);
-        self.head.set(Some(node));
-        self.tail.set(Some(node));
-    }
-
-    /// Removes the first node.
-    pub fn pop_front(&self) -> Option<Ref<A::Node>> {
-        let node = self.head.get()?;
-        self.remove(node);
-        Some(node)
     }
 }
 
@@ -178,21 +135,23 @@ mod tests {
 
     #[test]
     fn order_and_removal() {
-        let nodes: Vec<Node> = [3, 1, 2, 2, 9].into_iter().map(|key| Node { key, links: Links::new() }).collect();
+        let nodes: Vec<Node> = [1, 2, 2, 3, 9].into_iter().map(|key| Node { key, links: Links::new() }).collect();
         let list: List<ByKey> = List::new();
         for node in &nodes {
-            list.insert_sorted(Ref::from(node), |other| other.key > node.key);
+            list.push_back(Ref::from(node));
         }
         assert_eq!(keys(&list), [1, 2, 2, 3, 9]);
         list.remove(Ref::from(&nodes[2]));
         assert_eq!(keys(&list), [1, 2, 3, 9]);
         list.push_front(Ref::from(&nodes[2]));
         assert_eq!(keys(&list), [2, 1, 2, 3, 9]);
-        assert_eq!(list.pop_front().map(|n| n.key), Some(2));
+        list.remove(Ref::from(&nodes[2]));
         list.remove(Ref::from(&nodes[4]));
         list.push_back(Ref::from(&nodes[4]));
         assert_eq!(keys(&list), [1, 2, 3, 9]);
-        while list.pop_front().is_some() {}
+        while let Some(first) = list.first() {
+            list.remove(first);
+        }
         assert!(list.is_empty());
     }
 }

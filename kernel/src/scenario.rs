@@ -1,5 +1,8 @@
 //! Tests of the kernel as a whole, on the host: calls go in by registers and come out by registers.
 
+mod memory;
+mod queues;
+
 use crate::arch;
 use crate::cap::delete::{Progress, reap_step};
 use crate::object::thread::State;

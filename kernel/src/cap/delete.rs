@@ -12,9 +12,6 @@ use crate::object::cap_table::End;
 use crate::object::{self, CapTable, Endpoint, Irq, Notification, Reply, SchedContext, Thread};
 use ipc::ObjectType;
 
-/// Steps of a deletion between two looks at interrupts.
-pub const DELETE_BATCH: u32 = 4;
-
 /// How far a long operation has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -120,16 +117,20 @@ pub fn reap_step(k: &Kernel) -> Progress {
     Progress::Done
 }
 
-/// Runs steps until the work is done or an interrupt came in. `true`: done. Interrupts are let in after every `batch` steps.
-pub fn run(k: &Kernel, batch: u32, mut step: impl FnMut() -> Progress) -> bool {
-    loop {
-        for _ in 0..batch {
-            if step() == Progress::Done {
-                return true;
-            }
-        }
+/// Runs steps until the work is done or an interrupt came in. `true`: done. Interrupts are let in after every step.
+pub fn run(k: &Kernel, mut step: impl FnMut() -> Progress) -> bool {
+    while step() == Progress::More {
         if k.interrupted() {
             return false;
         }
     }
+    true
+}
+
+/// Empties slots that are part of an object. `false`: an interrupt came in first.
+pub fn empty(k: &Kernel, slots: &[&Slot]) -> bool {
+    run(k, || match slots.iter().find(|slot| !slot.is_empty()) {
+        Some(slot) => delete_step(k, Ref::from(*slot)),
+        None => Progress::Done,
+    })
 }

@@ -3,6 +3,7 @@
 //! * An attachment counts the pages of one Frame that are mapped. When the last capability to a Frame goes, all spaces attached to it
 //!   are swept, so no mapping outlives the Frame.
 //! * A last-level table that becomes empty goes back to the space's free pages.
+//! * Large pages (2 MiB) are made only where `map` is asked for them, and are never split: so nothing but `map` needs memory.
 #![allow(unsafe_code)] // Turns its own memory into table pages.
 
 use super::attachments::{self, Attachments};
@@ -24,8 +25,14 @@ pub const ROUTES: usize = 7;
 pub const NUMBERS: usize = 512;
 /// End of user addresses. The last page is left out: a `syscall` at its end would give a return address outside.
 pub const USER_END: u64 = 0x7fff_ffff_f000;
-/// Pages that are mapped or unmapped between two looks at interrupts.
-const BATCH: u64 = 32;
+/// Entries that are made or changed between two looks at interrupts.
+const BATCH: u64 = 4;
+/// Bytes and pages of a large page.
+const LARGE_BYTES: u64 = 2 << 20;
+const LARGE_PAGES: u64 = LARGE_BYTES / PAGE_SIZE;
+/// Entries of one table that a step of a sweep looks at, and tables that it looks for them in.
+const SWEEP_ENTRIES: u64 = 16;
+const SWEEP_TABLES: u32 = 16;
 
 /// Pages that are taken from the start.
 #[repr(C)]
@@ -101,6 +108,11 @@ pub fn extension_lost(k: &Kernel, space: Ref<AddressSpace>) {
 /// The last capability to the space is gone.
 pub fn end(k: &Kernel, space: Ref<AddressSpace>) {
     unload(k, space);
+    if let Some((base, next)) = k.sweep.get()
+        && next == space
+    {
+        k.sweep.set(k.spaces.after(space).map(|after| (base, after)));
+    }
     k.spaces.remove(space);
 }
 
@@ -112,12 +124,32 @@ fn unload(k: &Kernel, space: Ref<AddressSpace>) {
     }
 }
 
+/// What lies at an address: a directory (second-level table) and the index of its entry there.
+#[derive(Clone, Copy)]
+enum Found {
+    /// Nothing is mapped before this address.
+    Nothing(u64),
+    /// A large page.
+    Large(Page, usize),
+    /// A last-level table.
+    Table(Page, usize),
+}
+
 /// A table page.
 ///
 /// The tables consist of pages of the space's own memory only; entries are never written by anyone but this module.
 fn table(entry: u64) -> Page {
     // SAFETY: see above: the address comes from an entry of such a table or from the space itself.
     unsafe { Page::at(entry & bits::ADDRESS) }
+}
+
+/// Routes are kept so that 0, as memory is at first, stands for none.
+fn encode_route(route: u64) -> u8 {
+    (route as u8 + 1) % (ROUTES as u8 + 1)
+}
+
+fn decode_route(code: u8) -> usize {
+    usize::from(code).wrapping_sub(1)
 }
 
 fn index(address: u64, level: u32) -> usize {
@@ -132,9 +164,6 @@ impl AddressSpace {
         }
         for slot in &self.extensions {
             slot.set_home(Home::Extension);
-        }
-        for number in &self.route_of {
-            number.set(ROUTES as u8);
         }
         self.memory.set(memory);
         self.memory_pages.set(pages);
@@ -194,26 +223,14 @@ impl AddressSpace {
         self.runs[index + 1].pages.set(pages);
     }
 
-    /// The entry that points to the last-level table for an address: its table and index.
-    fn directory(&self, address: u64) -> Option<(Page, usize)> {
-        let mut page = table(self.root.get());
-        for level in [3, 2] {
-            let entry = page.read(index(address, level));
-            if entry & bits::PRESENT == 0 {
-                return None;
-            }
-            page = table(entry);
-        }
-        Some((page, index(address, 1)))
-    }
-
-    /// The same, with tables made where they are missing.
-    fn make_directory(&self, address: u64) -> Option<(Page, usize)> {
+    /// The entry that points to the last-level table for an address: its table and index. Tables are made where they are missing, the
+    /// last-level one if `with_last`.
+    fn make_directory(&self, address: u64, with_last: bool) -> Option<(Page, usize)> {
         let mut page = table(self.root.get());
         for level in [3, 2, 1] {
             let at = index(address, level);
             let entry = page.read(at);
-            if entry & bits::PRESENT == 0 {
+            if entry & bits::PRESENT == 0 && (level > 1 || with_last) {
                 let new = self.take_page()?;
                 page.write(at, new.physical() | bits::PRESENT | bits::WRITE | bits::USER);
             }
@@ -225,14 +242,35 @@ impl AddressSpace {
         None
     }
 
-    /// The entry of a page, 0 if there is none.
+    /// What an address leads to.
+    fn look(&self, address: u64) -> Found {
+        let mut page = table(self.root.get());
+        for level in [3, 2] {
+            let entry = page.read(index(address, level));
+            if entry & bits::PRESENT == 0 {
+                let size = PAGE_SIZE << (9 * level);
+                return Found::Nothing((address | (size - 1)) + 1);
+            }
+            page = table(entry);
+        }
+        let at = index(address, 1);
+        match page.read(at) {
+            entry if entry & bits::PRESENT == 0 => Found::Nothing((address | (LARGE_BYTES - 1)) + 1),
+            entry if entry & bits::LARGE != 0 => Found::Large(page, at),
+            _ => Found::Table(page, at),
+        }
+    }
+
+    /// The entry of a page, 0 if there is none. For a part of a large page, what it would be.
     pub fn entry(&self, address: u64) -> u64 {
         if address >= USER_END {
             return 0;
         }
-        let Some((directory, at)) = self.directory(address) else { return 0 };
-        let entry = directory.read(at);
-        if entry & bits::PRESENT == 0 { 0 } else { table(entry).read(index(address, 0)) }
+        match self.look(address) {
+            Found::Nothing(_) => 0,
+            Found::Large(directory, at) => directory.read(at) - bits::LARGE + (address & (LARGE_BYTES - PAGE_SIZE)),
+            Found::Table(directory, at) => table(directory.read(at)).read(index(address, 0)),
+        }
     }
 
     fn user_page(&self, address: u64, needed: u64) -> Option<Page> {
@@ -252,11 +290,6 @@ impl AddressSpace {
     /// The page at an address, if the user can write it and it is RAM.
     pub fn writable(&self, address: u64) -> Option<Page> {
         self.user_page(address, bits::PRESENT | bits::WRITE)
-    }
-
-    /// Whether pages of the Frame with this base are mapped.
-    pub fn is_attached(&self, base: u64) -> bool {
-        self.attachments.contains(base)
     }
 
     /// Checks a range of user pages; gives its end.
@@ -280,6 +313,8 @@ impl AddressSpace {
         pages: u64,
         protection: u64,
     ) -> (u64, Result<(), Error>) {
+        let large = protection & u64::from(Protection::LARGE.bits()) != 0;
+        let protection = protection & !u64::from(Protection::LARGE.bits());
         let flags =
             match Self::range(address, pages).and_then(|_| page_entry::of_frame(frame, first, pages, protection)) {
                 Ok(flags) => flags,
@@ -290,22 +325,59 @@ impl AddressSpace {
             Err(error) => return (0, Err(error)),
         };
         let physical = frame.memory_base() + first * PAGE_SIZE;
-        for done in 0..pages {
-            let address = address + done * PAGE_SIZE;
-            let Some((directory, at)) = self.make_directory(address) else { return (done, Err(Error::OutOfMemory)) };
-            let parent = directory.read(at);
-            let leaf = table(parent);
-            if leaf.read(index(address, 0)) != 0 {
-                return (done, Err(Error::Busy));
+        let unit = if large { LARGE_PAGES } else { 1 };
+        if large && !(address.is_multiple_of(LARGE_BYTES) && physical.is_multiple_of(LARGE_BYTES) && pages % unit == 0)
+        {
+            return (0, Err(Error::InvalidArgument));
+        }
+        let mut done = 0;
+        while done < pages {
+            let (address, physical) = (address + done * PAGE_SIZE, physical + done * PAGE_SIZE);
+            let made = if large {
+                self.map_large(address, physical | flags)
+            } else {
+                self.map_page(address, physical | flags)
+            };
+            if let Err(error) = made {
+                return (done, Err(error));
             }
-            leaf.write(index(address, 0), (physical + done * PAGE_SIZE) | flags);
-            directory.write(at, parent + bits::COUNT_ONE);
-            attachments::count(attachment, 1);
-            if (done + 1) % BATCH == 0 && done + 1 < pages && k.interrupted() {
-                return (done + 1, Err(Error::Partial));
+            attachments::count(attachment, unit as i32);
+            done += unit;
+            if done / unit % BATCH == 0 && done < pages && k.interrupted() {
+                return (done, Err(Error::Partial));
             }
         }
         (pages, Ok(()))
+    }
+
+    fn map_page(&self, address: u64, entry: u64) -> Result<(), Error> {
+        let (directory, at) = self.make_directory(address, true).ok_or(Error::OutOfMemory)?;
+        let parent = directory.read(at);
+        if parent & bits::LARGE != 0 || table(parent).read(index(address, 0)) != 0 {
+            return Err(Error::Busy);
+        }
+        table(parent).write(index(address, 0), entry);
+        directory.write(at, parent + bits::COUNT_ONE);
+        Ok(())
+    }
+
+    fn map_large(&self, address: u64, entry: u64) -> Result<(), Error> {
+        let (directory, at) = self.make_directory(address, false).ok_or(Error::OutOfMemory)?;
+        if directory.read(at) != 0 {
+            return Err(Error::Busy);
+        }
+        directory.write(at, entry | bits::LARGE);
+        Ok(())
+    }
+
+    /// Takes a large page out.
+    fn clear_large(&self, k: &Kernel, directory: Page, at: usize, address: u64) {
+        let entry = directory.read(at);
+        directory.write(at, 0);
+        self.flush(k, address);
+        if let Some(cell) = self.attachments.find(entry & bits::ADDRESS) {
+            attachments::count(cell, -(LARGE_PAGES as i32));
+        }
     }
 
     /// Takes one page out; its last-level table too if that becomes empty.
@@ -333,13 +405,14 @@ impl AddressSpace {
         }
     }
 
-    /// Goes over what is mapped in a range; says how many pages (mapped or not) are behind it.
+    /// Goes over what is mapped in a range; says how many pages (mapped or not) are behind it. A large page that is not in the range
+    /// as a whole is an error.
     fn walk(
         &self,
         k: &Kernel,
         address: u64,
         pages: u64,
-        mut visit: impl FnMut(Page, usize, u64) -> Result<(), Error>,
+        mut visit: impl FnMut(Found, u64) -> Result<(), Error>,
     ) -> (u64, Result<(), Error>) {
         let end = match Self::range(address, pages) {
             Ok(end) => end,
@@ -347,20 +420,23 @@ impl AddressSpace {
         };
         let (mut at, mut steps) = (address, 0);
         while at < end {
-            let next_table = ((at >> 21) + 1) << 21;
-            match self.directory(at) {
-                Some((directory, index_1)) if directory.read(index_1) & bits::PRESENT != 0 => {
-                    if table(directory.read(index_1)).read(index(at, 0)) != 0
-                        && let Err(error) = visit(directory, index_1, at)
-                    {
-                        return ((at - address) / PAGE_SIZE, Err(error));
-                    }
-                    at += PAGE_SIZE;
+            let found = self.look(at);
+            let result = match found {
+                Found::Nothing(_) => Ok(()),
+                Found::Large(..) if !at.is_multiple_of(LARGE_BYTES) || end - at < LARGE_BYTES => {
+                    Err(Error::InvalidArgument)
                 }
-                Some(_) => at = next_table,
-                // No directory: the whole gigabyte is empty.
-                None => at = ((at >> 30) + 1) << 30,
+                Found::Table(directory, index_1) if table(directory.read(index_1)).read(index(at, 0)) == 0 => Ok(()),
+                _ => visit(found, at),
+            };
+            if let Err(error) = result {
+                return ((at - address) / PAGE_SIZE, Err(error));
             }
+            at = match found {
+                Found::Nothing(next) => next,
+                Found::Large(..) => at + LARGE_BYTES,
+                Found::Table(..) => at + PAGE_SIZE,
+            };
             steps += 1;
             if steps % BATCH == 0 && at < end && k.interrupted() {
                 return ((at - address) / PAGE_SIZE, Err(Error::Partial));
@@ -371,20 +447,28 @@ impl AddressSpace {
 
     /// Unmaps what is mapped in a range.
     pub fn unmap(&self, k: &Kernel, address: u64, pages: u64) -> (u64, Result<(), Error>) {
-        self.walk(k, address, pages, |directory, at, address| {
-            self.clear_entry(k, directory, at, address);
+        self.walk(k, address, pages, |found, address| {
+            match found {
+                Found::Large(directory, at) => self.clear_large(k, directory, at, address),
+                Found::Table(directory, at) => self.clear_entry(k, directory, at, address),
+                Found::Nothing(_) => {}
+            }
             Ok(())
         })
     }
 
     /// Changes the protection of what is mapped in a range.
     pub fn protect(&self, k: &Kernel, address: u64, pages: u64, protection: u64) -> (u64, Result<(), Error>) {
-        self.walk(k, address, pages, |directory, at, address| {
-            let leaf = table(directory.read(at));
-            let entry = leaf.read(index(address, 0));
+        self.walk(k, address, pages, |found, address| {
+            let (table, at, large) = match found {
+                Found::Large(directory, at) => (directory, at, bits::LARGE),
+                Found::Table(directory, at) => (table(directory.read(at)), index(address, 0), 0),
+                Found::Nothing(_) => return Ok(()),
+            };
+            let entry = table.read(at);
             let limits = entry & (bits::MAY_WRITE | bits::MAY_EXECUTE | bits::UNCACHED);
             let flags = page_entry::flags(protection, limits)?;
-            leaf.write(index(address, 0), entry & bits::ADDRESS | flags);
+            table.write(at, entry & bits::ADDRESS | flags | large);
             self.flush(k, address);
             Ok(())
         })
@@ -392,68 +476,46 @@ impl AddressSpace {
 
     /// Makes a bounded step in unmapping everything of the Frame with this base. `false`: there was nothing to do.
     pub fn sweep_step(&self, k: &Kernel, base: u64) -> bool {
-        if !self.is_attached(base) {
+        let Some(attachment) = self.attachments.of(base) else {
             self.sweep.set(0);
             return false;
-        }
-        let start = self.sweep.get();
-        let Some(attachment) = self.attachments.find(base) else { return false };
-        let end = attachment.get().end();
-        let Some((address, directory, at)) = self.next_table(start) else {
-            self.sweep.set(0);
-            return true;
         };
-        let leaf = table(directory.read(at));
-        let first = address.max(start) & !(PAGE_SIZE - 1);
-        // 64 entries at a time.
-        let stop = ((first >> 18) + 1) << 18;
-        let mut page = first;
-        while page < stop {
-            let entry = leaf.read(index(page, 0));
-            let physical = entry & bits::ADDRESS;
-            if entry != 0 && frame::contains(base, end, physical) {
-                self.clear_entry(k, directory, at, page);
-                if directory.read(at) == 0 {
+        let end = attachment.get().end();
+        let is_part = |entry: u64| entry != 0 && frame::contains(base, end, entry & bits::ADDRESS);
+        let mut next = self.sweep.get();
+        for _ in 0..SWEEP_TABLES {
+            if next >= USER_END {
+                next = 0;
+            }
+            match self.look(next) {
+                Found::Nothing(after) => next = after,
+                Found::Large(directory, at) => {
+                    if is_part(directory.read(at)) {
+                        self.clear_large(k, directory, at, next);
+                    }
+                    next += LARGE_BYTES;
+                }
+                Found::Table(directory, at) => {
+                    let leaf = table(directory.read(at));
+                    let stop = (next | (SWEEP_ENTRIES * PAGE_SIZE - 1)) + 1;
+                    while next < stop && directory.read(at) != 0 {
+                        if is_part(leaf.read(index(next, 0))) {
+                            self.clear_entry(k, directory, at, next);
+                        }
+                        next += PAGE_SIZE;
+                    }
                     break;
                 }
             }
-            page += PAGE_SIZE;
         }
-        self.sweep.set(stop);
+        self.sweep.set(next);
         true
-    }
-
-    /// The first last-level table that maps something at or after an address.
-    fn next_table(&self, mut address: u64) -> Option<(u64, Page, usize)> {
-        while address < USER_END {
-            let root = table(self.root.get());
-            let top = root.read(index(address, 3));
-            if top & bits::PRESENT == 0 {
-                address = ((address >> 39) + 1) << 39;
-                continue;
-            }
-            match self.directory(address) {
-                None => address = ((address >> 30) + 1) << 30,
-                Some((directory, at)) if directory.read(at) & bits::PRESENT != 0 => {
-                    return Some((address, directory, at));
-                }
-                Some(_) => address = ((address >> 21) + 1) << 21,
-            }
-        }
-        None
     }
 
     /// Maps a page for the kernel itself while it builds the first process.
     pub fn map_first(&self, address: u64, physical: u64, protection: Protection) -> Result<(), Error> {
         let flags = page_entry::flags(u64::from(protection.bits()), bits::MAY_WRITE | bits::MAY_EXECUTE)?;
-        let (directory, at) = self.make_directory(address).ok_or(Error::OutOfMemory)?;
-        let parent = directory.read(at);
-        if table(parent).read(index(address, 0)) != 0 {
-            return Err(Error::Busy);
-        }
-        table(parent).write(index(address, 0), physical | flags);
-        directory.write(at, parent + bits::COUNT_ONE);
-        Ok(())
+        self.map_page(address, physical | flags)
     }
 
     /// Says which route foreign calls of these numbers take.
@@ -462,15 +524,15 @@ impl AddressSpace {
             return Err(Error::InvalidArgument);
         }
         for number in &self.route_of[first as usize..=last as usize] {
-            number.set(route as u8);
+            number.set(encode_route(route));
         }
         Ok(())
     }
 
     /// Where a foreign call goes, or the error number that answers it.
     pub fn route(&self, number: u64) -> Result<&Slot, u64> {
-        let route = usize::try_from(number).ok().and_then(|n| self.route_of.get(n)).map_or(ROUTES as u8, Cell::get);
-        match self.routes.get(usize::from(route)) {
+        let route = usize::try_from(number).ok().and_then(|n| self.route_of.get(n)).map_or(0, Cell::get);
+        match self.routes.get(decode_route(route)) {
             Some(slot) if !slot.is_empty() => Ok(slot),
             _ => Err(errno::ENOSYS),
         }

@@ -71,8 +71,8 @@ impl Attachments {
         Ok(cell)
     }
 
-    /// Whether pages of the Frame with this base are mapped.
-    pub fn contains(&self, base: u64) -> bool {
-        self.cells.iter().any(|cell| cell.get().mapped != 0 && cell.get().base == base)
+    /// The attachment of the Frame with this base, if any of it is mapped.
+    pub fn of(&self, base: u64) -> Option<&Cell<Attachment>> {
+        self.cells.iter().find(|cell| cell.get().mapped != 0 && cell.get().base == base)
     }
 }

@@ -1,19 +1,21 @@
 //! Endpoint: where senders and receivers of synchronous messages meet. Only one of the two kinds ever waits there; both queues are
-//! ordered by priority, first come first served among equals.
+//! ordered by priority, first come first served among equals, and a thread comes in or goes in bounded time ([`crate::heap`]).
 
-use super::thread::{InQueue, State, Thread};
+use super::thread::{AtEndpoint, State, Thread};
 use crate::cap::KernelObject;
 use crate::cap::delete::Progress;
+use crate::heap::Heap;
 use crate::kernel::Kernel;
-use crate::list::List;
 use crate::memory::Ref;
+use core::cell::Cell;
 use ipc::{Error, ObjectType};
 
 /// An endpoint.
 #[repr(C, align(64))]
 pub struct Endpoint {
-    senders: List<InQueue>,
-    receivers: List<InQueue>,
+    senders: Heap<AtEndpoint>,
+    receivers: Heap<AtEndpoint>,
+    arrivals: Cell<u64>,
 }
 
 static_assertions::const_assert_eq!(size_of::<Endpoint>(), 64);
@@ -33,14 +35,20 @@ impl Endpoint {
         self.receivers.first()
     }
 
+    /// What a thread that comes now is sorted by: the higher priority first, then the earlier arrival.
+    #[inline(always)]
+    fn turn(&self, priority: u8) -> u64 {
+        let arrival = self.arrivals.get();
+        self.arrivals.set(arrival + 1);
+        u64::from(!priority) << 56 | arrival & (u64::MAX >> 8)
+    }
+
     /// Queues a thread as `Sending` or `Receiving`.
     pub fn queue(&self, thread: Ref<Thread>, state: State) {
-        let priority = thread.priority();
-        thread.queued_priority.set(priority);
         thread.endpoint.set(Some(Ref::from(self)));
         thread.state.set(state);
-        let list = if state == State::Sending { &self.senders } else { &self.receivers };
-        list.insert_sorted(thread, |other| other.queued_priority.get() < priority);
+        let queue = if state == State::Sending { &self.senders } else { &self.receivers };
+        queue.insert(thread, self.turn(thread.priority()));
     }
 
     /// Whether nobody waits.
@@ -58,17 +66,17 @@ impl Endpoint {
     /// Queues a receiver where nobody waits.
     #[inline(always)]
     pub fn queue_only_receiver(&self, thread: Ref<Thread>) {
-        thread.queued_priority.set(thread.own_time.get().map_or(0, |time| time.priority()));
+        let priority = thread.own_time.get().map_or(0, |time| time.priority());
         thread.endpoint.set(Some(Ref::from(self)));
         thread.state.set(State::Receiving);
-        self.receivers.push_only(thread);
+        self.receivers.insert_only(thread, self.turn(priority));
     }
 
     /// Takes a thread out of the queue it is in.
     pub fn unqueue(&self, thread: Ref<Thread>) {
         thread.endpoint.set(None);
-        let list = if thread.state.get() == State::Receiving { &self.receivers } else { &self.senders };
-        list.remove(thread);
+        let queue = if thread.state.get() == State::Receiving { &self.receivers } else { &self.senders };
+        queue.remove(thread);
     }
 
     /// Cancels one waiter.

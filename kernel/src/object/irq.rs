@@ -2,7 +2,7 @@
 
 use super::Notification;
 use crate::arch;
-use crate::cap::delete::{Progress, delete_step};
+use crate::cap::delete::{Progress, delete_step, empty};
 use crate::cap::{self, Cap, Home, KernelObject, Slot};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
@@ -80,8 +80,8 @@ impl Irq {
         Ok(irq.vector())
     }
 
-    /// Chooses the notification that it signals.
-    pub fn bind(&self, k: &Kernel, notification: Option<Ref<Slot>>) -> Result<(), Error> {
+    /// Chooses the notification that it signals. `false`: an interrupt came in first; the same call, made again, goes on.
+    pub fn bind(&self, k: &Kernel, notification: Option<Ref<Slot>>) -> Result<bool, Error> {
         if let Some(source) = notification {
             if !self.notification.is_empty() {
                 return Err(Error::Busy);
@@ -94,11 +94,9 @@ impl Irq {
             if let Some(pin) = self.pin.get() {
                 arch::ioapic_mask(pin, true);
             }
-            while !self.notification.is_empty() {
-                delete_step(k, Ref::from(&self.notification));
-            }
+            return Ok(empty(k, &[&self.notification]));
         }
-        Ok(())
+        Ok(true)
     }
 
     /// It has come. A level-triggered pin stays masked until it is acknowledged.

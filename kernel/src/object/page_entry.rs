@@ -45,10 +45,10 @@ pub fn of_frame(frame: &Slot, first: u64, pages: u64, protection: u64) -> Result
     flags(protection, limits)
 }
 
-/// Entry bits for a protection, within what the limits (software bits, and uncached for devices) allow.
+/// Entry bits for a protection (of small pages), within what the limits (software bits, and uncached for devices) allow.
 pub fn flags(protection: u64, limits: u64) -> Result<u64, Error> {
     let protection = u8::try_from(protection).ok().and_then(Protection::from_bits).ok_or(Error::InvalidArgument)?;
-    if !protection.is_legal() {
+    if !protection.is_legal() || protection.contains(Protection::LARGE) {
         return Err(Error::InvalidArgument);
     }
     let mut flags = bits::PRESENT | bits::USER | limits;

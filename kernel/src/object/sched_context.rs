@@ -3,8 +3,8 @@
 use super::thread::Thread;
 use crate::cap::KernelObject;
 use crate::cap::delete::Progress;
+use crate::heap::{Adapter, Links};
 use crate::kernel::Kernel;
-use crate::list::{Adapter, Links};
 use crate::memory::Ref;
 use crate::sched;
 use core::cell::Cell;
@@ -35,7 +35,7 @@ impl KernelObject for SchedContext {
     const TYPE: ObjectType = ObjectType::SchedContext;
 }
 
-/// The list of exhausted ones, by the time of their refill.
+/// The exhausted ones, by the time of their refill.
 pub struct Exhausted;
 impl Adapter for Exhausted {
     type Node = SchedContext;
@@ -112,13 +112,14 @@ impl SchedContext {
     pub fn charge(&self, k: &Kernel, now: u64, ticks: u64) -> bool {
         self.consumed.set(self.consumed.get().wrapping_add(ticks));
         if self.budget.get() != 0 {
-            if now >= self.refill_at.get() {
+            // One that is exhausted is sorted by its refill, which only the timer makes.
+            if now >= self.refill_at.get() && !self.exhausted.get() {
                 self.refill(now);
             }
             self.budget_left.set(self.budget_left.get().saturating_sub(ticks));
             if self.budget_left.get() == 0 && !self.exhausted.replace(true) {
                 k.cpu.reschedule();
-                k.cpu.exhausted.insert_sorted(Ref::from(self), |other| other.refill_at.get() > self.refill_at.get());
+                k.cpu.exhausted.insert(Ref::from(self), self.refill_at.get());
             }
         }
         if !self.round_robin.get() {

@@ -3,6 +3,7 @@
 
 use super::{AddressSpace, CapTable, Endpoint, Notification, Reply, SchedContext};
 use crate::cap::{Home, KernelObject, Slot};
+use crate::heap;
 use crate::kernel::Kernel;
 use crate::list::{Adapter, Links};
 use crate::memory::{Page, Ref};
@@ -151,7 +152,7 @@ pub struct Thread {
     pub may_grant: Cell<bool>,
     /// Whether it is in the ready queue of `queued_priority`.
     pub queued: Cell<bool>,
-    /// The priority whose ready queue it is in, or by which its endpoint queue is ordered.
+    /// The priority whose ready queue it is in.
     pub queued_priority: Cell<u8>,
     /// Priority that came with the donated time.
     pub donated_priority: Cell<u8>,
@@ -183,10 +184,12 @@ pub struct Thread {
     pub deadline: Cell<u64>,
     /// A fault's words.
     pub fault: [Cell<u64>; 6],
-    /// Ready queue, endpoint queue, notification queue or list of the dying.
+    /// Ready queue, notification queue or list of the dying.
     pub queue: Links<Thread>,
+    /// Queue of senders or receivers of an endpoint.
+    pub at_endpoint: heap::Links<Thread>,
     /// Timeout queue.
-    pub timeout: Links<Thread>,
+    pub timeout: heap::Links<Thread>,
     /// Address space.
     pub space: Slot,
     /// Capability table; empty: a foreign thread.
@@ -209,7 +212,7 @@ impl KernelObject for Thread {
     const TYPE: ObjectType = ObjectType::Thread;
 }
 
-/// Ready queues, endpoint queues, notification queues.
+/// Ready queues, notification queues.
 pub struct InQueue;
 impl Adapter for InQueue {
     type Node = Thread;
@@ -218,11 +221,20 @@ impl Adapter for InQueue {
     }
 }
 
+/// The senders, or the receivers, of an endpoint.
+pub struct AtEndpoint;
+impl heap::Adapter for AtEndpoint {
+    type Node = Thread;
+    fn links(node: &Thread) -> &heap::Links<Thread> {
+        &node.at_endpoint
+    }
+}
+
 /// The timeout queue.
 pub struct InTimeouts;
-impl Adapter for InTimeouts {
+impl heap::Adapter for InTimeouts {
     type Node = Thread;
-    fn links(node: &Thread) -> &Links<Thread> {
+    fn links(node: &Thread) -> &heap::Links<Thread> {
         &node.timeout
     }
 }

@@ -27,8 +27,8 @@ pub struct Configuration {
     pub id: u64,
 }
 
-/// Configures a stopped thread.
-pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration) -> Result<(), Error> {
+/// Configures a stopped thread. `false`: an interrupt came in first; the same call, made again, goes on.
+pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration) -> Result<bool, Error> {
     if thread.state.get() != State::Stopped {
         return Err(Error::Busy);
     }
@@ -54,10 +54,8 @@ pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration)
         }
     }
     let inner = [&thread.space, &thread.table, &thread.fault_endpoint, &thread.buffer];
-    for slot in inner {
-        while !slot.is_empty() {
-            cap::delete::delete_step(k, Ref::from(slot));
-        }
+    if !cap::delete::empty(k, &inner) {
+        return Ok(false);
     }
     let outer = [
         Some(configuration.space),
@@ -75,7 +73,7 @@ pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration)
         thread.set_buffer_page(page);
     }
     thread.id.set(configuration.id);
-    Ok(())
+    Ok(true)
 }
 
 /// Lets a stopped thread run.

@@ -6,15 +6,15 @@
 //!
 //! | type | size argument | memory taken |
 //! |---|---|---|
-//! | Untyped | bytes, a multiple of 4096 | that |
-//! | Frame | bytes, a multiple of 4096 | that |
+//! | Untyped | bytes, a multiple of 4096, plus the logarithm of the alignment (12–30; 0 is 12) | that |
+//! | Frame | the same | that |
 //! | AddressSpace | bytes for page tables, a multiple of 4096, at least 4096 for the root | that, and 4096 |
 //! | CapTable | slots, 2 to 2²⁰; slot 0 is not usable | 64 each |
 //! | Thread | 0 | 4096 |
 //! | SchedContext | 0 | 192 |
 //! | Endpoint, Reply, Notification | 0 | 64 |
 //!
-//! Frames, AddressSpaces, Threads and Untypeds start at multiples of 4096. Shared and device memory gives Untypeds and Frames only, and
+//! AddressSpaces and Threads start at multiples of 4096. Shared and device memory gives Untypeds and Frames only, and
 //! is handed out as it is; other memory is zeroed.
 #![allow(unsafe_code)] // The place where memory becomes objects.
 
@@ -25,10 +25,10 @@ use crate::kernel::Kernel;
 use crate::memory::{PAGE_SIZE, Page, Ref, to_virtual};
 use ipc::{Error, ObjectType, Rights};
 
+/// Logarithm of the largest alignment of a Frame or Untyped.
+const MAX_ORDER: u64 = 30;
 /// Most objects of one retype.
 pub const MAX_COUNT: u64 = 16;
-/// Pages that are zeroed between two looks at interrupts.
-const ZERO_BATCH: u32 = 4;
 
 /// Bytes that one object takes, and its alignment; checks the size argument.
 pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
@@ -42,7 +42,14 @@ pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
         if size != 0 { Err(Error::InvalidArgument) } else { Ok((bytes as u64, align)) }
     };
     match kind {
-        ObjectType::Untyped | ObjectType::Frame => pages(size, 0),
+        ObjectType::Untyped | ObjectType::Frame => {
+            let order = size % PAGE_SIZE;
+            if order != 0 && !(12..=MAX_ORDER).contains(&order) {
+                return Err(Error::InvalidArgument);
+            }
+            let (bytes, align) = pages(size - order, 0)?;
+            Ok((bytes, align.max(1 << order)))
+        }
         ObjectType::AddressSpace => pages(size, PAGE_SIZE),
         ObjectType::CapTable if (2..=cap_table::MAX_SLOTS).contains(&size) => Ok((size * 64, 64)),
         ObjectType::Thread => fixed(size_of::<Thread>(), PAGE_SIZE),
@@ -56,9 +63,10 @@ pub fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
     }
 }
 
-/// Where `count` objects would go: start and end offset. Nothing is changed.
-pub fn place(used: u64, size: u64, bytes: u64, align: u64, count: u64) -> Result<(u64, u64), Error> {
-    let start = used.checked_next_multiple_of(align).ok_or(Error::OutOfMemory)?;
+/// Where `count` objects would go in the `size` bytes from `base` on: start and end offset. Nothing is changed.
+pub fn place(base: u64, used: u64, size: u64, bytes: u64, align: u64, count: u64) -> Result<(u64, u64), Error> {
+    let start =
+        base.checked_add(used).and_then(|at| at.checked_next_multiple_of(align)).ok_or(Error::OutOfMemory)? - base;
     let stride = bytes.checked_next_multiple_of(align).ok_or(Error::OutOfMemory)?;
     let end = stride.checked_mul(count).and_then(|all| all.checked_add(start)).ok_or(Error::OutOfMemory)?;
     if end > size { Err(Error::OutOfMemory) } else { Ok((start, end)) }
@@ -66,22 +74,15 @@ pub fn place(used: u64, size: u64, bytes: u64, align: u64, count: u64) -> Result
 
 /// If nothing made of it is left, all of it is free.
 pub fn settle(slot: Ref<Slot>) {
-    if slot.is(ObjectType::Untyped) && !derivation::has_children(&slot) {
+    // If it is free already, what an interrupted retype has zeroed stays zero.
+    if slot.is(ObjectType::Untyped) && !derivation::has_children(&slot) && slot.untyped_used() != 0 {
         slot.set_untyped_used(0);
         slot.set_untyped_zeroed(0);
     }
 }
 
-/// What a retype came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retyped {
-    /// The objects exist.
-    Done,
-    /// An interrupt came in first: the same call, made again, goes on.
-    Interrupted,
-}
-
-/// Makes `count` objects; `target` gives the slots that their capabilities go to.
+/// Makes `count` objects; `target` gives the slots that their capabilities go to. `false`: an interrupt came in first; the same call,
+/// made again, goes on.
 pub fn retype(
     k: &Kernel,
     slot: Ref<Slot>,
@@ -89,7 +90,7 @@ pub fn retype(
     size: u64,
     count: u64,
     target: impl Fn(u64) -> Result<Ref<Slot>, Error>,
-) -> Result<Retyped, Error> {
+) -> Result<bool, Error> {
     let kind = ObjectType::from_raw(kind).ok_or(Error::InvalidArgument)?;
     let (bytes, align) = footprint(kind, size)?;
     let memory = slot.memory_kind();
@@ -104,27 +105,24 @@ pub fn retype(
             return Err(Error::SlotOccupied);
         }
     }
-    if !delete::run(k, delete::DELETE_BATCH, || delete::reap_step(k)) {
-        return Ok(Retyped::Interrupted);
+    if !delete::run(k, || delete::reap_step(k)) {
+        return Ok(false);
     }
     settle(slot);
-    let (start, end) = place(slot.untyped_used(), slot.extra(), bytes, align, count)?;
-    if memory == memory_kind::NORMAL
-        && kind != ObjectType::Untyped
-        && !delete::run(k, ZERO_BATCH, || zero_step(slot, end))
-    {
-        return Ok(Retyped::Interrupted);
+    let (start, end) = place(slot.memory_base(), slot.untyped_used(), slot.extra(), bytes, align, count)?;
+    if memory == memory_kind::NORMAL && kind != ObjectType::Untyped && !delete::run(k, || zero_step(slot, end)) {
+        return Ok(false);
     }
     let stride = bytes.next_multiple_of(align);
     for index in 0..count {
         let physical = slot.memory_base() + start + index * stride;
         let target = target(index)?;
-        let cap = make(k, kind, size, physical, memory)?;
+        let cap = make(k, kind, size, bytes, physical, memory)?;
         target.fill(&Cap { rights: made_rights(slot, kind), ..cap });
         derivation::insert_child(slot, target);
     }
     slot.set_untyped_used(end);
-    Ok(Retyped::Done)
+    Ok(true)
 }
 
 /// The rights of what is made: all, but frames of device memory cannot be executed.
@@ -136,7 +134,7 @@ fn made_rights(slot: Ref<Slot>, kind: ObjectType) -> Rights {
     }
 }
 
-/// Zeroes the next page that objects up to `end` need. Free bytes below the mark are zero; if the used part ends inside a page, that
+/// Zeroes the next page that objects up to `end` need, and what alignment skips. Free bytes below the mark are zero; if the used part ends inside a page, that
 /// page is below the mark, because it was zeroed for the objects that end in it.
 fn zero_step(slot: Ref<Slot>, end: u64) -> Progress {
     let next = slot.untyped_zeroed().max(slot.untyped_used() / PAGE_SIZE);
@@ -150,7 +148,7 @@ fn zero_step(slot: Ref<Slot>, end: u64) -> Progress {
 }
 
 /// Makes an object of zeroed memory.
-fn make(k: &Kernel, kind: ObjectType, size: u64, physical: u64, memory: u64) -> Result<Cap, Error> {
+fn make(k: &Kernel, kind: ObjectType, size: u64, bytes: u64, physical: u64, memory: u64) -> Result<Cap, Error> {
     let address = to_virtual(physical);
     /// The object at an address.
     fn at<T>(address: u64) -> Ref<T> {
@@ -159,7 +157,7 @@ fn make(k: &Kernel, kind: ObjectType, size: u64, physical: u64, memory: u64) -> 
         unsafe { Ref::at(address) }.unwrap_or_else(|| unreachable!())
     }
     Ok(match kind {
-        ObjectType::Untyped | ObjectType::Frame => Cap::new(kind, physical | memory, size),
+        ObjectType::Untyped | ObjectType::Frame => Cap::new(kind, physical | memory, bytes),
         ObjectType::AddressSpace => {
             at::<AddressSpace>(address).set_up(k, physical + PAGE_SIZE, size / PAGE_SIZE);
             Cap::new(kind, address, 0)
@@ -185,17 +183,23 @@ mod tests {
 
     #[test]
     fn placing() {
-        assert_eq!(place(0, 8192, 4096, 4096, 2), Ok((0, 8192)));
-        assert_eq!(place(64, 8192, 4096, 4096, 1), Ok((4096, 8192)));
-        assert_eq!(place(64, 8192, 4096, 4096, 2), Err(Error::OutOfMemory));
-        assert_eq!(place(64, 8192, 64, 64, 3), Ok((64, 256)));
-        assert_eq!(place(0, u64::MAX, u64::MAX, 4096, 2), Err(Error::OutOfMemory));
+        assert_eq!(place(0, 0, 8192, 4096, 4096, 2), Ok((0, 8192)));
+        assert_eq!(place(0, 64, 8192, 4096, 4096, 1), Ok((4096, 8192)));
+        assert_eq!(place(0, 64, 8192, 4096, 4096, 2), Err(Error::OutOfMemory));
+        assert_eq!(place(0, 64, 8192, 64, 64, 3), Ok((64, 256)));
+        assert_eq!(place(0, 0, u64::MAX, u64::MAX, 4096, 2), Err(Error::OutOfMemory));
+        // Alignment is of the memory itself.
+        assert_eq!(place(0x10_1000, 4096, 4 << 20, 2 << 20, 2 << 20, 1), Ok((0xf_f000, 0x2f_f000)));
+        assert_eq!(place(0x10_1000, 0x10_0000, 4 << 20, 2 << 20, 2 << 20, 2), Err(Error::OutOfMemory));
     }
 
     #[test]
     fn size_arguments() {
         assert_eq!(footprint(ObjectType::Frame, 4096), Ok((4096, 4096)));
         assert_eq!(footprint(ObjectType::Frame, 4097), Err(Error::InvalidArgument));
+        assert_eq!(footprint(ObjectType::Frame, 8192 + 21), Ok((8192, 2 << 20)));
+        assert_eq!(footprint(ObjectType::Untyped, 21), Err(Error::InvalidArgument));
+        assert_eq!(footprint(ObjectType::Frame, 4096 + 31), Err(Error::InvalidArgument));
         assert_eq!(footprint(ObjectType::Frame, 0), Err(Error::InvalidArgument));
         assert_eq!(footprint(ObjectType::AddressSpace, 4096), Ok((8192, 4096)));
         assert_eq!(footprint(ObjectType::Endpoint, 8), Err(Error::InvalidArgument));

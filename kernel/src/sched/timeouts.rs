@@ -1,4 +1,4 @@
-//! Deadlines of waiting threads, soonest first.
+//! Deadlines of waiting threads, soonest first; setting one and taking it back takes bounded time ([`crate::heap`]).
 
 use crate::kernel::Kernel;
 use crate::memory::Ref;
@@ -10,7 +10,7 @@ pub fn start(k: &Kernel, thread: Ref<Thread>, deadline: u64) {
     k.cpu.reschedule();
     thread.deadline.set(deadline);
     thread.has_deadline.set(true);
-    k.cpu.timeouts.insert_sorted(thread, |other| other.deadline.get() > deadline);
+    k.cpu.timeouts.insert(thread, deadline);
 }
 
 /// The wait has ended otherwise.
