@@ -182,7 +182,11 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::CapMove => cap::transfer(c.cap(c.arg(1))?, c.slot_in_table(c.arg(0))?).map(done),
         Call::CapDelete => {
             let slot = c.slot_in_table(c.arg(0))?;
-            c.long(|| delete::delete_step(c.k, slot))
+            match c.long(|| delete::delete_step(c.k, slot)) {
+                // It deleted the very capability that it was called by: it cannot be made again, and need not be.
+                Ok(Answer::Again) if c.slot()?.is_empty() => Ok(Answer::Done),
+                answer => answer,
+            }
         }
         Call::CapRevoke => {
             let slot = c.slot_in_table(c.arg(0))?;

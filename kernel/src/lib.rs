@@ -25,6 +25,8 @@ pub mod kernel;
 pub mod list;
 pub mod memory;
 pub mod message;
+#[cfg(test)]
+mod model;
 pub mod object;
 #[cfg(test)]
 mod rig;

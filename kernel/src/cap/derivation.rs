@@ -131,6 +131,24 @@ pub fn replace(old: Ref<Slot>, new: Ref<Slot>) {
     }
 }
 
+/// Calls `visit` for each child, after checking the links between them.
+#[cfg(any(test, feature = "invariants"))]
+pub fn check_children(slot: Ref<Slot>, visit: &mut dyn FnMut(Ref<Slot>)) {
+    let mut before = Link::parent(slot);
+    let mut next = slot.first_child.get();
+    let mut last = None;
+    while let Some(child) = next {
+        assert!(child.previous.get() == before, "a capability does not know what is before it");
+        assert!(!child.is_empty(), "an empty slot is in the tree");
+        visit(child);
+        before = Link::sibling(child);
+        last = Some(child);
+        next = sibling_of(child.next.get());
+        assert!(next.is_some() || child.next.get() == Link::parent(slot), "the last child does not know its parent");
+    }
+    assert!(slot.last_child.get() == last, "the last child is another one");
+}
+
 /// Whether no other capability names the same object.
 pub fn is_last(slot: Ref<Slot>) -> bool {
     let differs = |link: Link| match link.get() {

@@ -242,6 +242,12 @@ impl AddressSpace {
         None
     }
 
+    /// Pages that are mapped, by the count for each Frame.
+    #[cfg(any(test, feature = "invariants"))]
+    pub fn mapped_pages(&self) -> u64 {
+        self.attachments.mapped_pages()
+    }
+
     /// What an address leads to.
     fn look(&self, address: u64) -> Found {
         let mut page = table(self.root.get());

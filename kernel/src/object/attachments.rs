@@ -71,6 +71,12 @@ impl Attachments {
         Ok(cell)
     }
 
+    /// Pages of all Frames that are mapped.
+    #[cfg(any(test, feature = "invariants"))]
+    pub fn mapped_pages(&self) -> u64 {
+        self.cells.iter().map(|cell| u64::from(cell.get().mapped)).sum()
+    }
+
     /// The attachment of the Frame with this base, if any of it is mapped.
     pub fn of(&self, base: u64) -> Option<&Cell<Attachment>> {
         self.cells.iter().find(|cell| cell.get().mapped != 0 && cell.get().base == base)

@@ -40,6 +40,12 @@ impl Irq {
         }
     }
 
+    /// Where its notification is kept.
+    #[cfg(test)]
+    pub fn bound_slot(&self) -> &Slot {
+        &self.notification
+    }
+
     /// Its vector.
     pub fn vector(&self) -> u8 {
         FIRST_VECTOR + self.index.get()

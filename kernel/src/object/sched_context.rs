@@ -31,6 +31,8 @@ pub struct SchedContext {
     waiting: Links<SchedContext>,
 }
 
+static_assertions::const_assert_eq!(size_of::<SchedContext>(), 128);
+
 impl KernelObject for SchedContext {
     const TYPE: ObjectType = ObjectType::SchedContext;
 }

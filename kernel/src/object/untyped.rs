@@ -11,7 +11,7 @@
 //! | AddressSpace | bytes for page tables, a multiple of 4096, at least 4096 for the root | that, and 4096 |
 //! | CapTable | slots, 2 to 2²⁰; slot 0 is not usable | 64 each |
 //! | Thread | 0 | 4096 |
-//! | SchedContext | 0 | 192 |
+//! | SchedContext | 0 | 128 |
 //! | Endpoint, Reply, Notification | 0 | 64 |
 //!
 //! AddressSpaces and Threads start at multiples of 4096. Shared and device memory gives Untypeds and Frames only, and
