@@ -22,6 +22,10 @@ use crate::wire::{self, Command, FromAgent, MAX_CHUNK, PORTS, ToAgent};
 
 /// Number of SIGPIPE, which a command gets when nobody reads its output any more.
 const SIGPIPE: i32 = 13;
+/// What QEMU says at each start, once for each CPU and each feature of the model that it does not emulate.
+const NOISE: &str = "warning: TCG doesn't support requested feature";
+/// How often a machine that says nothing is looked at.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// What can happen while a command runs.
 pub enum Event {
@@ -231,16 +235,26 @@ impl Vm {
     }
 
     fn next(&self, deadline: Option<Instant>) -> Result<Event> {
-        let Some(deadline) = deadline else {
-            return Ok(self.events.recv()?);
-        };
-        match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(event) => Ok(event),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("time limit exceeded; logs in {}", self.logs.display())
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            match self.events.recv_timeout(left.unwrap_or(LOOK).min(LOOK)) {
+                Ok(event) => return Ok(event),
+                Err(RecvTimeoutError::Disconnected) => bail!("no more events"),
+                Err(RecvTimeoutError::Timeout) if self.linux_is_stopped() => {
+                    return Err(self.gone("the hypervisor has stopped Linux"));
+                }
+                Err(RecvTimeoutError::Timeout) if left.is_some_and(|left| left.is_zero()) => {
+                    bail!("time limit exceeded; logs in {}", self.logs.display())
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            Err(RecvTimeoutError::Disconnected) => bail!("no more events"),
         }
+    }
+
+    /// A Linux that the hypervisor has stopped does not answer any more, and the machine goes on without it.
+    fn linux_is_stopped(&self) -> bool {
+        let log = fs::read(self.logs.join("hypervisor.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).contains("cell 0 \"root\" stopped")
     }
 
     fn expect(&self, deadline: Instant, what: &str, wanted: impl Fn(&FromAgent) -> bool) -> Result<()> {
@@ -256,13 +270,13 @@ impl Vm {
         }
     }
 
-    /// The error for a machine that has ended by itself, with the end of its console.
+    /// The error for a machine that has ended or stopped by itself, with the end of its consoles.
     fn gone(&self, what: &str) -> anyhow::Error {
-        let mut text = format!("{what}: the machine has ended; logs in {}", self.logs.display());
+        let mut text = format!("{what}: the machine is gone; logs in {}", self.logs.display());
         for log in ["linux.log", "hypervisor.log", "qemu.log"] {
             let bytes = fs::read(self.logs.join(log)).unwrap_or_default();
             let said = String::from_utf8_lossy(&bytes).into_owned();
-            let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty()).collect();
+            let lines: Vec<&str> = said.lines().filter(|l| !l.trim().is_empty() && !l.contains(NOISE)).collect();
             if !lines.is_empty() {
                 text.push_str(&format!("\n  end of {log}:"));
             }
