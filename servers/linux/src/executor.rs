@@ -49,12 +49,19 @@ pub struct Shell {
     server: RefCell<Server>,
     tasks: RefCell<Tasks>,
     current: Cell<u64>,
+    /// Bytes of argument blocks that programs being loaded hold.
+    pub argument_bytes: Cell<u64>,
 }
 
 impl Shell {
     /// With no tasks yet.
     pub fn new(server: Server) -> Rc<Shell> {
-        Rc::new(Shell { server: RefCell::new(server), tasks: RefCell::default(), current: Cell::new(0) })
+        Rc::new(Shell {
+            server: RefCell::new(server),
+            tasks: RefCell::default(),
+            current: Cell::new(0),
+            argument_bytes: Cell::new(0),
+        })
     }
 
     /// Does something with the server. Not to be nested.

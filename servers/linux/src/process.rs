@@ -14,13 +14,18 @@ use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use ipc::protocol::start::{Block, MAX_BLOCK, StartHeader};
+use ipc::protocol::start::{Block, StartHeader};
 use ipc::shadow::{MAX_SLOTS, mirror, request_kind, special, thread_state};
 
 /// Where scratch memory of the loader lies: mapped for Linux, and gone when the program starts.
 pub const SCRATCH: u64 = 0x3f00_0000_0000;
 /// Bytes of scratch memory besides the argument block.
 pub const SCRATCH_SIZE: u64 = 4 * PAGE;
+
+/// Largest argument block of a program.
+const MAX_ARGUMENTS: u64 = 256 << 10;
+/// Largest sum of the argument blocks of all programs that are being loaded: they are on this server's heap meanwhile.
+const ARGUMENT_BUDGET: u64 = 1 << 20;
 
 /// A process.
 pub struct Process {
@@ -163,10 +168,34 @@ pub fn start(shell: &Rc<Shell>, request: StartRequest) {
     }
 }
 
+/// A part of the argument budget, given back when it is dropped: also when the task that holds it is cancelled.
+struct Share {
+    shell: Rc<Shell>,
+    size: u64,
+}
+
+impl Share {
+    fn take(shell: &Rc<Shell>, size: u64) -> Result<Share> {
+        let taken = shell.argument_bytes.get();
+        if size > MAX_ARGUMENTS || taken + size > ARGUMENT_BUDGET {
+            return Err(Errno::E2BIG);
+        }
+        shell.argument_bytes.set(taken + size);
+        Ok(Share { shell: shell.clone(), size })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shell.argument_bytes.set(self.shell.argument_bytes.get() - self.size);
+    }
+}
+
 /// Fetches the arguments and loads the program.
 async fn launch(shell: &Rc<Shell>, request: &StartRequest) -> Result<()> {
     let slot = request.slot;
-    let size = page_up(request.bytes).filter(|size| *size <= MAX_BLOCK as u64).ok_or(Errno::E2BIG)?;
+    let size = page_up(request.bytes).ok_or(Errno::E2BIG)?;
+    let _share = Share::take(shell, size)?;
     let (block_at, block_end) = (SCRATCH + SCRATCH_SIZE, SCRATCH + SCRATCH_SIZE + size);
     shell.with(|server| {
         let (machine, memory, process) = server.memory_of(slot)?;
@@ -183,19 +212,25 @@ async fn launch(shell: &Rc<Shell>, request: &StartRequest) -> Result<()> {
         server.read_user(slot, block_at, &mut block)?;
         Ok(block)
     })?;
-    let block = Block::parse(&block).map_err(|_| Errno::EINVAL)?;
-    shell.with(|server| server.take_header(slot, &block.header))?;
-    let arguments: Vec<Vec<u8>> = block.arguments().map(<[u8]>::to_vec).collect();
-    let environment: Vec<Vec<u8>> = block.environment().map(<[u8]>::to_vec).collect();
-    let platform = if block.platform().is_empty() { b"x86_64".to_vec() } else { block.platform().to_vec() };
-    let program = crate::exec::Request { path: block.path().to_vec(), arguments, environment, platform };
-    crate::exec::load(shell, slot, program, &block.header, (SCRATCH, block_end)).await?;
+    let (header, program) = request_of(&block)?;
+    drop(block);
+    shell.with(|server| server.take_header(slot, &header))?;
+    crate::exec::load(shell, slot, program, &header, (SCRATCH, block_end)).await?;
     shell.with(|server| {
         server.header.processes_started.fetch_add(1, Ordering::Relaxed);
         server.start_thread(slot);
         server.publish_counters();
     });
     Ok(())
+}
+
+/// What a block says is to be run.
+fn request_of(block: &[u8]) -> Result<(StartHeader, crate::exec::Request)> {
+    let block = Block::parse(block).map_err(|_| Errno::EINVAL)?;
+    let arguments = block.arguments().map(<[u8]>::to_vec).collect();
+    let environment = block.environment().map(<[u8]>::to_vec).collect();
+    let platform = if block.platform().is_empty() { b"x86_64".to_vec() } else { block.platform().to_vec() };
+    Ok((block.header, crate::exec::Request { path: block.path().to_vec(), arguments, environment, platform }))
 }
 
 impl Server {

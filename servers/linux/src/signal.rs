@@ -21,8 +21,8 @@ pub const DEFAULT: u64 = 0;
 pub const IGNORE: u64 = 1;
 /// Signals that can be neither blocked nor caught: SIGKILL and SIGSTOP.
 pub const UNBLOCKABLE: u64 = bit(linux::SIGKILL as u8) | bit(linux::SIGSTOP as u8);
-/// Most queued signals of a thread or process.
-const MAX_QUEUED: usize = 256;
+/// Most queued signals of a thread or process, besides the standard ones.
+const MAX_QUEUED: usize = 32;
 /// Bytes of a `siginfo_t`.
 pub const INFO_SIZE: usize = 128;
 
@@ -125,7 +125,8 @@ impl Pending {
         if info.signal < 32 && known {
             return true;
         }
-        if self.queue.len() >= MAX_QUEUED {
+        // Each standard signal has its place; only those that queue can be too many.
+        if info.signal >= 32 && self.queue.len() >= MAX_QUEUED {
             return false;
         }
         self.set |= bit(info.signal);

@@ -13,7 +13,9 @@ use linux_raw_sys::general as linux;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Most POSIX timers of a process.
-const MAX_TIMERS: usize = 256;
+const MAX_TIMERS: usize = 64;
+/// A periodic timer expires at most so often; what comes between counts as overrun. (Else a program could keep this server busy.)
+const LEAST_PERIOD_NS: u64 = 50_000;
 /// How often clocks are compared with Linux and counters are published.
 const HOUSEKEEPING_NS: u64 = SECOND / 2;
 
@@ -240,8 +242,9 @@ fn expired(setting: Setting, now: u64) -> (Setting, u32) {
     if setting.interval == 0 {
         return (Setting::default(), 0);
     }
-    let missed = now.saturating_sub(setting.until) / setting.interval;
-    let until = setting.until.saturating_add(setting.interval.saturating_mul(missed + 1));
+    let late = if setting.interval < LEAST_PERIOD_NS { now.saturating_add(LEAST_PERIOD_NS) } else { now };
+    let missed = late.saturating_sub(setting.until) / setting.interval;
+    let until = setting.until.saturating_add(setting.interval.saturating_mul(missed.saturating_add(1)));
     (Setting { key: None, until, ..setting }, u32::try_from(missed).unwrap_or(i32::MAX as u32))
 }
 
@@ -431,11 +434,14 @@ mod tests {
 
     #[test]
     fn missed_periods_are_counted() {
-        let setting = Setting { key: None, until: 100, interval: 10 };
-        let (next, missed) = expired(setting, 100);
-        assert_eq!((next.until, missed), (110, 0));
-        let (next, missed) = expired(setting, 125);
-        assert_eq!((next.until, missed), (130, 2));
-        assert_eq!(expired(Setting { interval: 0, ..setting }, 100).0.until, 0);
+        let ms = 1_000_000;
+        let setting = Setting { key: None, until: 100 * ms, interval: 10 * ms };
+        let (next, missed) = expired(setting, 100 * ms);
+        assert_eq!((next.until, missed), (110 * ms, 0));
+        let (next, missed) = expired(setting, 125 * ms);
+        assert_eq!((next.until, missed), (130 * ms, 2));
+        let (next, missed) = expired(Setting { interval: 1, ..setting }, 100 * ms);
+        assert_eq!((next.until, u64::from(missed)), (100 * ms + LEAST_PERIOD_NS + 1, LEAST_PERIOD_NS));
+        assert_eq!(expired(Setting { interval: 0, ..setting }, 100 * ms).0.until, 0);
     }
 }

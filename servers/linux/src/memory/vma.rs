@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use ipc::shadow::{WINDOW_END, WINDOW_START};
 
 /// Most areas of a process.
-pub const MAX_AREAS: usize = 4096;
+pub const MAX_AREAS: usize = 1024;
 
 /// `PROT_READ`, `PROT_WRITE`, `PROT_EXEC`.
 pub mod prot {
