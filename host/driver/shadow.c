@@ -73,10 +73,15 @@ u32 shadow_send(const struct response *response)
 	return index;
 }
 
-void shadow_doorbell(void)
+void shadow_ring(u16 vector)
 {
 	if (shadow.pdev)
-		writel(PEER_RT << 16 | VECTOR_DOORBELL, shadow.regs + REG_DOORBELL);
+		writel(PEER_RT << 16 | vector, shadow.regs + REG_DOORBELL);
+}
+
+void shadow_doorbell(void)
+{
+	shadow_ring(VECTOR_DOORBELL);
 }
 
 static void copy_request(struct request *to, u32 index)

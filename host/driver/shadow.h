@@ -5,6 +5,7 @@
  * shadow.c          the device: sections, rings, interrupts, heartbeat, state of the other side
  * shadow_slots.c    processes and slots, and what requests mean
  * shadow_calls.c    what the threads of a proxy ask
+ * shadow_order.c    orders to the other side's supervisor
  * shadow_pool.c     pages of the pool: mirror look-up, faults, taking away
  * shadow_file.c     /dev/crtos-shadow
  *
@@ -27,6 +28,8 @@
 #include "shadow_uapi.h"
 
 #define SHADOW_VERSION		1
+#define BOARD_VERSION		1
+#define BOARD_MAGIC		0x445242534f545243ULL	/* "CRTOSBRD" */
 #define RT_MAGIC		0x54522d534f545243ULL	/* "CRTOS-RT" */
 #define LINUX_MAGIC		0x584c2d534f545243ULL	/* "CRTOS-LX" */
 #define PEER_LINUX		0
@@ -43,8 +46,10 @@
 
 #define RT_REQUESTS		0x1000
 #define RT_THREADS		0x20000
+#define RT_BOARD		0x40000
 #define RT_MIRROR		0x100000
 #define LINUX_RESPONSES		0x1000
+#define LINUX_ORDERS		0x10000
 #define LINUX_HELD		0x20000
 
 struct rt_header {
@@ -67,6 +72,21 @@ struct linux_header {
 	u64 clock_realtime;
 	u64 clock_tsc;
 	u64 clock_monotonic;
+};
+
+struct board {
+	u64 magic;
+	u32 version;
+	u32 servers;
+	u32 order_done;
+	u32 order_outcome;
+};
+
+struct orders {
+	u32 sequence;
+	u32 verb;
+	u32 server;
+	u32 argument;
 };
 
 enum { REQUEST_CALL = 1, REQUEST_CANCEL, REQUEST_EXIT, REQUEST_THREAD_EXIT, REQUEST_UNMAP };
@@ -193,6 +213,7 @@ extern struct shadow shadow;
 bool shadow_ring_full(void);
 u32 shadow_send(const struct response *response);	/* under lock, ring not full; its index */
 void shadow_doorbell(void);				/* under device, read */
+void shadow_ring(u16 vector);				/* the same, any vector */
 void shadow_kick(void);					/* look at the rings soon */
 u64 shadow_silent_ms(void);
 
@@ -215,6 +236,9 @@ long shadow_attach_thread(struct shadow_process *process, struct crtos_shadow_th
 long shadow_call(struct shadow_process *process, struct crtos_shadow_call *arg);
 long shadow_control(struct shadow_process *process, s32 *status);
 long shadow_signal(struct shadow_process *process, const struct crtos_shadow_signal *arg);
+
+/* shadow_order.c */
+long shadow_order(struct crtos_shadow_order *arg);
 
 /* shadow_pool.c */
 int shadow_pool_init(void);

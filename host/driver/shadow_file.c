@@ -82,6 +82,7 @@ static long shadow_ioctl(struct file *file, unsigned int number, unsigned long a
 		struct crtos_shadow_call call;
 		struct crtos_shadow_signal signal;
 		struct crtos_shadow_status status;
+		struct crtos_shadow_order order;
 		s32 exit;
 	} arg;
 	long err;
@@ -110,6 +111,9 @@ static long shadow_ioctl(struct file *file, unsigned int number, unsigned long a
 	case CRTOS_SHADOW_GET_STATUS:
 		shadow_status(&arg.status);
 		err = 0;
+		break;
+	case CRTOS_SHADOW_ORDER:
+		err = shadow_order(&arg.order);
 		break;
 	default:
 		return -ENOTTY;

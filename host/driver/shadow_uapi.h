@@ -5,7 +5,7 @@
  * Order: open; mmap the window (MAP_SHARED, file offset = address); ATTACH in the thread that is to be the first worker;
  * then each worker loops on CALL, one thread waits in CONTROL, one forwards signals with SIGNAL. A thread that serves a new
  * real-time thread starts with ATTACH_THREAD. Closing the file (the end of the process does it) gives everything back.
- * All but STATUS and read() only work in the process that attached.
+ * All but STATUS, ORDER and read() only work in the process that attached.
  *
  * poll() says readable while the real-time side is there.
  * read() (pread) shows the section that the real-time side writes; the offset is the offset in it.
@@ -58,6 +58,14 @@ struct crtos_shadow_signal {
 	__u32 padding;
 };
 
+/* An order to the supervisor; numbers as in ipc/src/board.rs. It is given, and the answer waited for (ETIMEDOUT: none came). */
+struct crtos_shadow_order {
+	__u32 verb;		/* in */
+	__u32 server;		/* in */
+	__u32 argument;		/* in */
+	__u32 outcome;		/* out */
+};
+
 /* States of the real-time side. */
 #define CRTOS_SHADOW_ABSENT	0	/* no device */
 #define CRTOS_SHADOW_DOWN	1	/* device, but nobody at the other end */
@@ -84,5 +92,6 @@ struct crtos_shadow_status {
 #define CRTOS_SHADOW_CONTROL	 _IOR(0xc7, 0x13, __s32)	/* waits for the wait status of the process */
 #define CRTOS_SHADOW_SIGNAL	 _IOW(0xc7, 0x14, struct crtos_shadow_signal)
 #define CRTOS_SHADOW_GET_STATUS	 _IOR(0xc7, 0x15, struct crtos_shadow_status)
+#define CRTOS_SHADOW_ORDER	 _IOWR(0xc7, 0x16, struct crtos_shadow_order)
 
 #endif

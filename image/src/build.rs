@@ -14,7 +14,7 @@ use crate::diagnostic::{Diagnostics, Findings};
 use crate::elf_file::{Kernel, Program, read_file};
 use crate::layout::Layout;
 use crate::manifest::{Manifest, Source};
-use crate::{cell, check, pvh, system};
+use crate::{cell, check, pvh, symbols, system};
 
 const PAGE: u64 = 4096;
 
@@ -38,6 +38,8 @@ pub struct Built {
     pub elf: PathBuf,
     /// The configuration of the cell.
     pub cell: PathBuf,
+    /// Names of the servers' functions.
+    pub symbols: PathBuf,
     /// The manifest's copy, from which the layout can be read again.
     pub manifest: PathBuf,
     /// Bytes of the flat image.
@@ -76,7 +78,7 @@ impl Programs {
     /// Reads the programs that a manifest names; those with a `/` in their name lie where they say, from the manifest on.
     pub fn read(manifest: &Manifest, manifest_dir: &Path, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
         let program = |name: &str| {
-            let path = if name.contains('/') { manifest_dir.join(name) } else { inputs.servers_dir.join(name) };
+            let path = program_path(name, manifest_dir, inputs);
             Program::parse(&read_file(&path)?, &path.display().to_string())
         };
         let kernel = read_file(&inputs.kernel_elf)?;
@@ -90,6 +92,27 @@ impl Programs {
                 .collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// Where the program of a name lies.
+fn program_path(name: &str, manifest_dir: &Path, inputs: &BuildInputs) -> PathBuf {
+    if name.contains('/') { manifest_dir.join(name) } else { inputs.servers_dir.join(name) }
+}
+
+/// The file that names the functions of the servers.
+fn symbols_of(
+    manifest: &Manifest,
+    manifest_dir: &Path,
+    inputs: &BuildInputs,
+    build_id: &[u8],
+) -> Result<String, Diagnostics> {
+    let mut servers = Vec::new();
+    for server in &manifest.servers {
+        let name = server.binary.as_ref().unwrap_or(&server.name).get_ref();
+        let program = read_file(&program_path(name, manifest_dir, inputs))?;
+        servers.push((server.name.get_ref().as_str(), symbols::functions(&program)));
+    }
+    Ok(symbols::to_text(build_id, servers))
 }
 
 /// Appends page-aligned pieces; offsets count from the image header.
@@ -268,6 +291,7 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
     let programs = Programs::read(&manifest, directory_of(manifest_path), inputs)?;
     let image = lay_out(&manifest, &source.text, &layout, &programs)?;
 
+    let names = symbols_of(&manifest, directory_of(manifest_path), inputs, &image.build_id)?;
     let out = &inputs.out_dir;
     std::fs::create_dir_all(out)
         .map_err(|e| Diagnostics::of(out.display().to_string(), format!("cannot be made: {e}"), "free the path"))?;
@@ -279,6 +303,7 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
         bin: write(out.join("srtos.bin"), &image.bytes)?,
         elf: write(out.join("srtos.elf"), &pvh::wrap(&image.bytes, LOAD_ADDRESS, image.pvh_entry))?,
         cell: write(out.join("srtos.cell"), &config)?,
+        symbols: write(out.join("srtos.symbols"), names.as_bytes())?,
         manifest: write(out.join("manifest.toml"), source.text.as_bytes())?,
         size: image.bytes.len() as u64,
         build_id: image.build_id,

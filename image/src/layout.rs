@@ -140,9 +140,11 @@ pub fn protocol_part(protocol: u16, section: &str, part: &str) -> Option<(u64, u
         ("output1", "requests") => (rt::REQUESTS, rt::THREADS),
         ("output1", "threads") => (rt::THREADS, rt::CONSOLE),
         ("output1", "console") => (rt::CONSOLE, rt::CONSOLE + rt::CONSOLE_SIZE),
+        ("output1", "board") => (rt::BOARD, rt::BOARD + rt::BOARD_SIZE),
         ("output1", "mirror") => (rt::MIRROR, usize::MAX),
         ("output0", "header") => (linux::HEADER, linux::RESPONSES),
-        ("output0", "responses") => (linux::RESPONSES, linux::HELD),
+        ("output0", "responses") => (linux::RESPONSES, linux::ORDERS),
+        ("output0", "orders") => (linux::ORDERS, linux::ORDERS + 4096),
         ("output0", "held") => (linux::HELD, usize::MAX),
         _ => return None,
     };
@@ -151,7 +153,7 @@ pub fn protocol_part(protocol: u16, section: &str, part: &str) -> Option<(u64, u
 
 /// The parts that the protocol defines in a section, for messages.
 pub fn protocol_parts(protocol: u16, section: &str) -> Vec<&'static str> {
-    ["header", "requests", "threads", "console", "mirror", "responses", "held"]
+    ["header", "requests", "threads", "console", "board", "mirror", "responses", "orders", "held"]
         .into_iter()
         .filter(|part| protocol_part(protocol, section, part).is_some())
         .collect()
@@ -391,11 +393,23 @@ impl Layout {
 
     /// The console ring: guest-physical address and bytes.
     pub fn console_ring(&self) -> Option<(u64, u64)> {
-        let device = self.ivshmem.iter().find(|d| d.protocol == shadow::PROTOCOL)?;
-        let (_, section, _, _) = device.sections()[3];
-        let (offset, size) = protocol_part(device.protocol, "output1", "console")?;
-        let address = device.guest + section + offset;
-        self.regions.iter().any(|r| r.guest == address && r.size == size).then_some((address, size))
+        self.own_part("output1", "console").map(|(_, address, size)| (address, size))
+    }
+
+    /// Where `init` shows what it does and takes orders: index of the device, guest-physical addresses of board and orders.
+    pub fn supervision(&self) -> Option<(usize, u64, u64)> {
+        let (device, board, _) = self.own_part("output1", "board")?;
+        let (_, orders, _) = self.own_part("output0", "orders")?;
+        Some((device, board, orders))
+    }
+
+    /// A part of the shadow device that the manifest names as a region: index of the device, guest-physical address, bytes.
+    fn own_part(&self, section: &str, part: &str) -> Option<(usize, u64, u64)> {
+        let (index, device) = self.ivshmem.iter().enumerate().find(|(_, d)| d.protocol == shadow::PROTOCOL)?;
+        let (_, start, _, _) = device.sections().into_iter().find(|s| s.0 == section)?;
+        let (offset, size) = protocol_part(device.protocol, section, part)?;
+        let address = device.guest + start + offset;
+        self.regions.iter().any(|r| r.guest == address && r.size == size).then_some((index, address, size))
     }
 
     /// All the machine's memory that the system needs reserved: lowest address and end.

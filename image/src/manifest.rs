@@ -206,6 +206,9 @@ pub struct Init {
     pub heap: Spanned<Size>,
     /// Its priority.
     pub priority: Spanned<u8>,
+    /// Linux may order servers to crash: for tests.
+    #[serde(default)]
+    pub crash_on_order: Spanned0<bool>,
 }
 
 fn init_binary() -> Spanned<String> {

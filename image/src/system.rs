@@ -165,5 +165,11 @@ pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
         regions: regions.collect(),
         notifications: manifest.notifications.iter().map(|n| n.get_ref().clone()).collect(),
         devices: devices.collect(),
+        supervision: layout.supervision().map(|(device, board, orders)| blob::Supervision {
+            device: device as u32,
+            board,
+            orders,
+            may_crash: *manifest.init.crash_on_order.0.get_ref(),
+        }),
     }
 }

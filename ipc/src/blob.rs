@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// [`System::version`].
-pub const BLOB_VERSION: u32 = 1;
+pub const BLOB_VERSION: u32 = 2;
 
 /// The composed system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +22,21 @@ pub struct System {
     pub notifications: Vec<String>,
     /// PCI functions that `init` sets up before it starts anyone.
     pub devices: Vec<Device>,
+    /// Where `init` shows the servers to Linux and takes orders from it; `None`: nowhere.
+    pub supervision: Option<Supervision>,
+}
+
+/// The places of [`crate::board`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Supervision {
+    /// Index in `devices`, whose vector [`crate::board::VECTOR_ORDER`] tells of orders.
+    pub device: u32,
+    /// Guest-physical address of the board.
+    pub board: u64,
+    /// Guest-physical address of the orders.
+    pub orders: u64,
+    /// An order may make a server crash.
+    pub may_crash: bool,
 }
 
 /// A server.

@@ -11,6 +11,7 @@ extern crate alloc;
 
 #[cfg(feature = "blob")]
 pub mod blob;
+pub mod board;
 pub mod calls;
 pub mod error;
 pub mod image;

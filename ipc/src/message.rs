@@ -128,8 +128,22 @@ pub struct MessageBuffer {
     pub receive_slots: [u32; 4],
     /// Registers of a thread, for `thread_read_registers` and `thread_write_registers`.
     pub registers: Registers,
+    /// Kept by the server's event loop for the supervisor, who believes nothing in it either.
+    pub trace: Trace,
     /// Rest of the page.
-    pub reserved: [u8; 4096 - 8 - 8 * MAX_WORDS - 32 - size_of::<Registers>()],
+    pub reserved: [u8; 4096 - 8 - 8 * MAX_WORDS - 32 - size_of::<Registers>() - size_of::<Trace>()],
+}
+
+/// What an event loop notes of itself: how far it has come, and what it took last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Trace {
+    /// Messages, signals and deadlines taken. The newest is in entry `turns - 1` modulo their number.
+    pub turns: u64,
+    /// What they were.
+    pub taken: [crate::board::Taken; crate::board::MESSAGES],
+    /// The words of a panic, zero padded.
+    pub panic: [[u64; 8]; 3],
 }
 
 /// A thread's user registers.

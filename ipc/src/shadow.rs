@@ -62,6 +62,10 @@ pub mod rt_section {
     pub const CONSOLE: usize = 0x3_0000;
     /// Bytes of the console ring.
     pub const CONSOLE_SIZE: usize = 0x1_0000;
+    /// [`crate::board`].
+    pub const BOARD: usize = 0x4_0000;
+    /// Bytes of the board.
+    pub const BOARD_SIZE: usize = 0x4_0000;
     /// Mirror nodes of 4 KiB each, to the end of the section.
     pub const MIRROR: usize = 0x10_0000;
 }
@@ -72,6 +76,8 @@ pub mod linux_section {
     pub const HEADER: usize = 0;
     /// [`super::Response`] × [`super::RESPONSES`].
     pub const RESPONSES: usize = 0x1000;
+    /// [`crate::board::Orders`].
+    pub const ORDERS: usize = 0x1_0000;
     /// One bit per page of the pool: the driver has, or had and has not let go, this page mapped in a proxy.
     pub const HELD: usize = 0x2_0000;
 }
@@ -310,8 +316,10 @@ static_assertions::const_assert_eq!(size_of::<Response>(), 64);
 static_assertions::const_assert_eq!(size_of::<ThreadEntry>(), 128);
 static_assertions::const_assert!(rt_section::REQUESTS + REQUESTS * size_of::<Request>() <= rt_section::THREADS);
 static_assertions::const_assert!(rt_section::THREADS + MAX_SLOTS * size_of::<ThreadEntry>() <= rt_section::CONSOLE);
-static_assertions::const_assert!(rt_section::CONSOLE + rt_section::CONSOLE_SIZE <= rt_section::MIRROR);
-static_assertions::const_assert!(linux_section::RESPONSES + RESPONSES * size_of::<Response>() <= linux_section::HELD);
+static_assertions::const_assert!(rt_section::CONSOLE + rt_section::CONSOLE_SIZE <= rt_section::BOARD);
+static_assertions::const_assert!(rt_section::BOARD + rt_section::BOARD_SIZE <= rt_section::MIRROR);
+static_assertions::const_assert!(linux_section::RESPONSES + RESPONSES * size_of::<Response>() <= linux_section::ORDERS);
+static_assertions::const_assert!(linux_section::ORDERS < linux_section::HELD);
 
 /// The identity that a foreign thread's messages carry: slot in bits 0–15, generation in bits 32–63.
 pub const fn thread_identity(slot: u32, generation: u32) -> u64 {

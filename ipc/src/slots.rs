@@ -44,6 +44,8 @@ pub mod boot {
 pub mod layout {
     /// Link address of server programs.
     pub const PROGRAM: u64 = 0x40_0000;
+    /// Where a server's program crashes on purpose, in the way (index in [`crate::board::WAYS`]) that `rdi` says. `init` sends it there.
+    pub const CRASH: u64 = PROGRAM + 0x40;
     /// The start information (a postcard `StartInfo`), read only. `init` finds the boot image there, from its header to its end.
     pub const START_INFO: u64 = 0x1000_0000;
     /// The first thread's message buffer.

@@ -24,6 +24,9 @@ pub fn fault(k: &Kernel, thread: Ref<Thread>, vector: u64, error: u64, address: 
         _ => {
             thread.state.set(State::Faulted);
             arch::log_fault(thread.id.get(), &words);
+            if k.first.get() == Some(thread) {
+                arch::first_process_died();
+            }
         }
     }
 }

@@ -140,6 +140,8 @@ pub struct Kernel {
     pub spaces: List<AllSpaces>,
     /// The Frame that is being unmapped everywhere, by its base, and the space where that goes on.
     pub sweep: Cell<Option<(u64, Ref<AddressSpace>)>>,
+    /// The first process's thread: nobody hears of its faults.
+    pub first: Cell<Option<Ref<Thread>>>,
     /// What is known of the machine.
     pub machine: Cell<Machine>,
 }
@@ -153,6 +155,7 @@ impl Kernel {
             dying: Dying { threads: List::new(), spaces: List::new(), tables: List::new() },
             spaces: List::new(),
             sweep: Cell::new(None),
+            first: Cell::new(None),
             machine: Cell::new(Machine { tsc_khz: 0, in_cell: false, image_header: 0 }),
         }
     }

@@ -11,6 +11,8 @@ pub const MODULE: &str = "crtos.ko";
 pub const HYPERVISOR: &str = "hypervisor.bin";
 /// What runs in the cell.
 pub const IMAGE: &str = "srtos.bin";
+/// Names of the servers' functions.
+pub const SYMBOLS: &str = "srtos.symbols";
 /// The manifest that image and cells were composed from.
 pub const MANIFEST: &str = "manifest.toml";
 

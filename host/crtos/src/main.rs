@@ -1,11 +1,13 @@
 //! `crtos`: the Linux side's one command.
 //!
 //! `enable` and `disable` put the hypervisor under the running Linux and take it away again; `cell` makes, loads, starts and
-//! destroys cells; `run` runs a program in the real-time realm as if it ran here; `ps`, `log` and `cell stats` show what goes on there.
+//! destroys cells; `run` runs a program in the real-time realm as if it ran here; `ps`, `log` and `cell stats` show what goes on there;
+//! `server` and `crash` deal with its servers.
 //!
 //! Exit status: 0, or 1 with one sentence on stderr. `run` has its own: the program's, or 125 (our failure), 126 (not a program
 //! for this machine), 127 (no such program).
 
+mod board;
 mod cell_state;
 mod cmd;
 mod files;
@@ -42,6 +44,12 @@ enum Command {
     Ps,
     /// Show the console of the real-time realm
     Log(cmd::log::Arguments),
+    /// List, kill and restart the servers of the real-time realm
+    #[command(subcommand)]
+    Server(cmd::server::Command),
+    /// Show the crash reports of the servers
+    #[command(subcommand)]
+    Crash(cmd::crash::Command),
     /// Check, build and compare images and their manifests
     #[command(subcommand)]
     Image(image::cli::Command),
@@ -63,6 +71,8 @@ fn main() -> ExitCode {
         Command::Run(arguments) => return cmd::run::run(&arguments),
         Command::Ps => cmd::ps::ps(),
         Command::Log(arguments) => cmd::log::log(&arguments),
+        Command::Server(command) => cmd::server::server(&command),
+        Command::Crash(command) => cmd::crash::crash(&command),
         Command::Image(command) => image::cli::run(&command).map(|text| print!("{text}")).map_err(anyhow::Error::from),
     };
     match result {

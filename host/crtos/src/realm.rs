@@ -112,7 +112,8 @@ impl Realm {
         }
     }
 
-    fn read(&self, offset: usize, bytes: usize) -> Result<Vec<u8>> {
+    /// Bytes of the section that the other realm writes.
+    pub fn read(&self, offset: usize, bytes: usize) -> Result<Vec<u8>> {
         let mut buffer = vec![0; bytes];
         match self.node.read_exact_at(&mut buffer, offset as u64) {
             Ok(()) => Ok(buffer),

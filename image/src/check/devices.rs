@@ -1,5 +1,6 @@
 //! Devices, interrupts and ports: they exist, and each belongs to one server.
 
+use ipc::board::VECTOR_ORDER;
 use ipc::image::range_kind;
 use ipc::shadow;
 use toml::Spanned;
@@ -12,7 +13,7 @@ use crate::units::is_paged;
 /// Most MSI-X vectors of a shared memory device.
 const MOST_VECTORS: u16 = 16;
 
-fn ivshmem(name: &str, device: &Ivshmem, found: &mut Findings<'_>) {
+fn ivshmem(name: &str, device: &Ivshmem, layout: &Layout, found: &mut Findings<'_>) {
     let sizes = [
         ("physical", device.physical.span(), *device.physical.get_ref()),
         ("guest", device.guest.span(), *device.guest.get_ref()),
@@ -77,6 +78,12 @@ fn ivshmem(name: &str, device: &Ivshmem, found: &mut Findings<'_>) {
                 device.vectors.span(),
                 format!("[ivshmem.{name}] has {vectors} MSI-X vectors, and the shadow protocol uses 2"),
                 "set vectors = 2",
+            );
+        } else if layout.supervision().is_some() && vectors <= VECTOR_ORDER {
+            found.add(
+                device.vectors.span(),
+                format!("[ivshmem.{name}] has {vectors} MSI-X vectors, and init needs a third one for orders"),
+                "set vectors = 3, or remove the regions of the parts board and orders",
             );
         }
     }
@@ -207,7 +214,7 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
 pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
     let mut seen: Vec<(&Spanned<String>, u16, u16)> = Vec::new();
     for (name, device) in &manifest.ivshmem {
-        ivshmem(name.get_ref(), device, found);
+        ivshmem(name.get_ref(), device, layout, found);
         let (bdf, protocol) = (device.bdf.get_ref().0, *device.protocol.get_ref());
         if let Some((first, ..)) = seen.iter().find(|(_, other, _)| *other == bdf) {
             found.add(

@@ -69,8 +69,7 @@ fn a_difference_is_what_was_gained_and_lost() {
             "{ region = \"responses\"",
         )
         .replace("priority = 230", "priority = 220")
-        .replace("rw_size = \"256 MiB\"", "rw_size = \"256 MiB\"\nvectors = 3")
-        .replace("vectors = 2\n", "")
+        .replace("vectors = 3\n", "vectors = 4\n")
         + "\n[[server]]\nname = \"extra\"\npriority = 10\nstack = \"64 KiB\"\ncalls = [{ to = \"vfs-proxy\", badge = 2 }]\n";
     let new = report(&text);
     assert_eq!(

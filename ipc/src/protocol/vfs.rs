@@ -26,6 +26,10 @@ pub const CANCEL: u64 = 3;
 pub const FORGET: u64 = 4;
 /// A thread may make forwarded calls from now on. Words: 0 slot | generation << 32, 1 policy | priority << 16. Again: the scheduling changed.
 pub const ADMIT: u64 = 5;
+/// The client is a new instance that knows nothing of what the former one did: all slots that Linux has given out are ended (their proxies
+/// by SIGKILL), calls and events of before are dropped. Answer: word 0 is the number of those slots; a [`EVENT_GONE`] event follows for each,
+/// unless [`EVENT_RESET`] ends them all. Making it again does no harm.
+pub const ABANDON: u64 = 6;
 
 /// Words per event: 0 kind, 1 slot | generation << 32, 2 value, 3 cookie, 4 pid | code << 32, 5 policy | priority << 16 | number << 32,
 /// 6 new slot | new generation << 32, 7 request id.

@@ -49,6 +49,7 @@ pub fn interrupt_message(vector: u8) -> (u64, u64) {
 }
 pub fn console_write(_bytes: &[u8]) {}
 pub fn log_fault(_id: u64, _words: &[u64; 6]) {}
+pub fn first_process_died() {}
 pub fn halt(failed: bool) -> ! {
     panic!("halt, failed: {failed}")
 }

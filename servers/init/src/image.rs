@@ -201,6 +201,7 @@ pub(crate) mod tests {
             regions: vec![Region { name: "r".into(), physical: 0x10_0000, size: 0x4000, kind: 2 }],
             notifications: vec![],
             devices: vec![Device { name: "d".into(), bdf: 0x70, vendor: 1, device: 2, bars: vec![], msix_vectors: 2 }],
+            supervision: None,
         }
     }
 

@@ -107,6 +107,7 @@ mod tests {
             regions: vec![Region { name: "r".into(), physical: 0x8000_0000, size: 1 << 30, kind: range_kind::SHARED }],
             notifications: vec![],
             devices: vec![],
+            supervision: None,
         }
     }
 

@@ -365,6 +365,14 @@ pub fn news(shell: &Rc<Shell>) {
     }
 }
 
+/// News that came while this instance was not ready.
+pub fn happened_before(shell: &Rc<Shell>, events: &[[u64; vfs::EVENT_WORDS]]) {
+    for event in events {
+        happened(shell, event);
+        shell.run();
+    }
+}
+
 fn happened(shell: &Rc<Shell>, event: &[u64; vfs::EVENT_WORDS]) {
     let [kind, identity, value, cookie, sender, scheduling, new, _] = *event;
     let (slot, generation) = ((identity & 0xffff_ffff) as u32, (identity >> 32) as u32);

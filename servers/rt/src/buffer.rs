@@ -4,7 +4,8 @@
 #![allow(unsafe_code)] // Raw access to a page at a fixed address that the kernel writes.
 
 use core::mem::offset_of;
-use ipc::message::{MAX_CAPS, MAX_WORDS, MessageBuffer, REGISTER_WORDS, Registers};
+use ipc::board::{MESSAGES, Taken};
+use ipc::message::{MAX_CAPS, MAX_WORDS, MessageBuffer, REGISTER_WORDS, Registers, Trace};
 
 #[cfg(target_os = "none")]
 fn base() -> *mut u8 {
@@ -71,6 +72,40 @@ pub fn registers() -> Registers {
 /// The registers for `thread_write_registers`.
 pub fn set_registers(registers: &Registers) {
     write(offset_of!(MessageBuffer, registers), *registers);
+}
+
+/// Notes for the supervisor that the event loop has taken something: a report shows the last of these, and a loop that takes nothing
+/// more, but goes on, spins.
+pub fn note_turn(taken: Taken) {
+    const TURNS: usize = offset_of!(MessageBuffer, trace) + offset_of!(Trace, turns);
+    const ENTRIES: usize = offset_of!(MessageBuffer, trace) + offset_of!(Trace, taken);
+    let turns: u64 = read(TURNS);
+    write(ENTRIES + (turns as usize % MESSAGES) * size_of::<Taken>(), taken);
+    write(TURNS, turns.wrapping_add(1));
+}
+
+/// Collects the words of a panic where the supervisor finds them.
+pub struct PanicText {
+    used: usize,
+}
+
+impl PanicText {
+    /// No words yet.
+    pub fn new() -> PanicText {
+        PanicText { used: 0 }
+    }
+}
+
+impl core::fmt::Write for PanicText {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        const START: usize = offset_of!(MessageBuffer, trace) + offset_of!(Trace, panic);
+        const SIZE: usize = size_of::<[[u64; 8]; 3]>();
+        for byte in text.bytes().take(SIZE - self.used) {
+            write(START + self.used, byte);
+            self.used += 1;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

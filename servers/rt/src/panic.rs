@@ -1,12 +1,13 @@
-//! What a panic does: a line on the console, then a fault that the supervisor sees. It never returns and never unwinds.
+//! What a panic does: a line on the console, the same for the supervisor's report, then a fault. It never returns and never unwinds.
 
 #[cfg(target_os = "none")]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
-    match info.location() {
-        Some(place) => crate::log!("panic at {}:{}: {}", place.file(), place.line(), info.message()),
-        None => crate::log!("panic: {}", info.message()),
-    }
+    use core::fmt::Write;
+    let (file, line) = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
+    // It has room for so many bytes and leaves out the rest; that is no error.
+    let _ = write!(crate::buffer::PanicText::new(), "{file}:{line}: {}", info.message());
+    crate::log!("panic at {file}:{line}: {}", info.message());
     abort()
 }
 

@@ -4,11 +4,13 @@
 //! the next receive), or keeps the caller and answers later, while others are served. When no Reply is left, the loop takes
 //! signals and deadlines only: callers queue at the endpoint until an answer frees one.
 
+use crate::buffer::note_turn;
 use crate::calls::message::outgoing;
 use crate::calls::{Cap, Endpoint, Message, Reply, Result};
 use crate::slots::Slots;
 use crate::start::Start;
 use alloc::vec::Vec;
+use ipc::board::Taken;
 use ipc::message::{REGISTER_WORDS, reply_label};
 use ipc::{Error, ObjectType, Tag};
 
@@ -149,6 +151,15 @@ fn event(received: Result<Message>) -> Event {
     }
 }
 
+/// What the supervisor will see of it, should the server crash over it.
+fn taken(event: &Event) -> Taken {
+    match event {
+        Event::Message(message) => Taken { badge: message.badge, tag: message.tag.0, word: message.word(0) },
+        Event::Signal(bits) => Taken { badge: *bits, ..Taken::default() },
+        Event::Timeout | Event::Nothing => Taken::default(),
+    }
+}
+
 /// Serves the endpoint for ever.
 pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Replies) -> ! {
     let mut answer: Option<(Caller, Answer)> = None;
@@ -170,6 +181,7 @@ pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Rep
                 ),
             },
         };
+        note_turn(taken(&received));
         match (received, reply) {
             (Event::Message(message), Some(reply)) => {
                 answer = server.message(&message, Caller { reply }, &mut replies);

@@ -8,6 +8,7 @@
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use ipc::board::{Board, Entry, Orders};
 use ipc::shadow::{ConsoleRing, LinuxHeader, RtHeader, ThreadEntry};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -36,6 +37,12 @@ unsafe impl Atomics for LinuxHeader {}
 unsafe impl Atomics for ThreadEntry {}
 // SAFETY: as above.
 unsafe impl Atomics for ConsoleRing {}
+// SAFETY: as above.
+unsafe impl Atomics for Board {}
+// SAFETY: as above.
+unsafe impl Atomics for Entry {}
+// SAFETY: as above.
+unsafe impl Atomics for Orders {}
 // SAFETY: an array of such.
 unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
 

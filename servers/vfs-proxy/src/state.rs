@@ -6,10 +6,10 @@
 //! * What Linux sends is believed only if slot, generation and id are those of something under way. The rest is dropped and counted.
 //! * Nothing waits: a full ring leaves requests in the book, a full event queue leaves responses on the ring.
 
-use crate::book::{Book, EVENTS, Place, SUBMISSIONS, Submission, id, place};
+use crate::book::{Book, EVENTS, Place, SUBMISSIONS, Submission, Thread, id, place};
 use crate::channel::Channel;
 use ipc::protocol::vfs::{EVENT_RETURN, EVENT_WORDS};
-use ipc::shadow::{self, REQUESTS, Request, request_kind};
+use ipc::shadow::{self, MAX_SLOTS, REQUESTS, Request, request_kind};
 use linux_errors::*;
 
 mod incoming;
@@ -32,6 +32,9 @@ pub mod linux_errors {
 
 /// Highest number of a system call that a program can make; above are those that only the client may make.
 const LAST_FOREIGN_NUMBER: u64 = 511;
+
+/// Wait status of a process that a SIGKILL ended.
+const SIGKILL: u64 = 9;
 
 /// A request of the client, checked for form only.
 #[derive(Clone, Copy, Debug)]
@@ -246,6 +249,43 @@ impl<'a> State<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The client is a new one: every slot ends, with what was under way for it. How many there are.
+    pub fn abandon(&mut self, channel: &mut impl Channel) -> u64 {
+        // What Linux has said by now is known afterwards, and not said again.
+        self.look(channel);
+        for slot in 0..MAX_SLOTS {
+            self.expel(slot, channel);
+        }
+        for entry in &mut self.book.submissions {
+            // A process that ended well before keeps its status.
+            let is_sent_yet = entry.kind == request_kind::EXIT && entry.id > self.newest;
+            if entry.id != 0 && !is_sent_yet {
+                self.queued -= usize::from(entry.id > self.newest);
+                entry.id = 0;
+            }
+        }
+        self.book.handed_over = 0;
+        self.book.event_head = self.book.event_tail;
+        let mut known = 0;
+        for slot in 0..MAX_SLOTS as u32 {
+            let Thread { known: is_known, generation, scheduling, .. } = self.book.threads[slot as usize];
+            if is_known == 0 {
+                continue;
+            }
+            known += 1;
+            let ends = |entry: &Submission| entry.id != 0 && (entry.slot, entry.generation) == (slot, generation);
+            if !self.book.submissions.iter().any(ends) {
+                // Of a thread that leads no process, Linux takes no notice of it. There is an entry for each slot.
+                let args = [SIGKILL, 0, 0, 0, 0, 0];
+                let kind = request_kind::EXIT;
+                let entered = self.enter(&Wish { kind, slot, generation, scheduling, number: 0, args, cookie: 0 });
+                debug_assert!(entered.is_ok());
+            }
+        }
+        self.pump(None, channel);
+        known
     }
 
     /// The id of the same request, if the former instance has entered it but the client did not hear of that.

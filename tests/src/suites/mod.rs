@@ -5,6 +5,7 @@ mod front_door;
 mod plain;
 mod programs;
 mod refusals;
+mod servers;
 mod signals;
 mod srtos;
 mod support;
@@ -18,6 +19,7 @@ pub const ALL: &[&Suite] = &[
     &srtos::SUITE,
     &programs::RT,
     &signals::RT,
+    &servers::RT,
     &cycle::RT,
     &programs::STOCK,
     &cycle::STOCK,

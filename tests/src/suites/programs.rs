@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::support::{as_native, crtos_run, noise, same};
+use super::support::{as_native, crtos_run, in_use, noise, same};
 use crate::cyclictest;
 use crate::suite::{Bench, Flavour, State, Suite, Wanted, case, long, said};
 
@@ -169,27 +169,6 @@ fn five_hundred(bench: &mut Bench<'_>) -> Result<()> {
     let before = in_use(bench)?;
     bench.ok("for i in $(seq 500); do crtos run /bin/echo $i >/dev/null || exit 1; done")?;
     same("what is in use", in_use(bench)?, before)
-}
-
-/// Counters of what programs take: slots, processes, pages.
-fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
-    const NAMES: [&str; 8] = [
-        "shadow.slots ",
-        "shadow.processes ",
-        "shadow.pages_mapped ",
-        "shadow.pages_pinned ",
-        "realtime.pool_free ",
-        "realtime.pool_quarantine ",
-        "realtime.mirror_nodes ",
-        "realtime.processes ",
-    ];
-    let stats = bench.ok("crtos cell stats")?;
-    let lines: Vec<String> =
-        stats.lines().filter(|line| NAMES.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect();
-    if lines.len() != NAMES.len() {
-        bail!("crtos cell stats lacks some of {NAMES:?}:\n{stats}");
-    }
-    Ok(lines)
 }
 
 fn tools(bench: &mut Bench<'_>) -> Result<()> {

@@ -34,6 +34,27 @@ pub fn crtos_run(bench: &mut Bench<'_>, argv: &[&str], input: &[u8]) -> Result<c
     bench.run(&all, input)
 }
 
+/// Counters of what programs take: slots, processes, pages.
+pub fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
+    const NAMES: [&str; 8] = [
+        "shadow.slots ",
+        "shadow.processes ",
+        "shadow.pages_mapped ",
+        "shadow.pages_pinned ",
+        "realtime.pool_free ",
+        "realtime.pool_quarantine ",
+        "realtime.mirror_nodes ",
+        "realtime.processes ",
+    ];
+    let stats = bench.ok("crtos cell stats")?;
+    let lines: Vec<String> =
+        stats.lines().filter(|line| NAMES.iter().any(|name| line.starts_with(name))).map(str::to_owned).collect();
+    if lines.len() != NAMES.len() {
+        bail!("crtos cell stats lacks some of {NAMES:?}:\n{stats}");
+    }
+    Ok(lines)
+}
+
 /// Runs `argv` in Linux and in the real-time realm: output, messages and status must be the same.
 pub fn as_native(bench: &mut Bench<'_>, argv: &[&str], input: &[u8]) -> Result<()> {
     let native = bench.run(argv, input)?;

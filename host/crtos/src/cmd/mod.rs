@@ -1,8 +1,10 @@
 //! One module a verb.
 
 pub mod cell;
+pub mod crash;
 pub mod disable;
 pub mod enable;
 pub mod log;
 pub mod ps;
 pub mod run;
+pub mod server;

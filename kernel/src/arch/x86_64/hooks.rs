@@ -107,6 +107,12 @@ pub fn log_fault(id: u64, words: &[u64; 6]) {
     );
 }
 
+/// The first process is no more: nobody hears of faults or restarts servers. What runs goes on, but the cell is marked as failed.
+pub fn first_process_died() {
+    let _ = writeln!(console::Output, "kernel: the first process is dead: what runs goes on, but nobody supervises it");
+    cell::end(true);
+}
+
 /// Ends the system.
 pub fn halt(failed: bool) -> ! {
     time::stop();

@@ -1,5 +1,6 @@
 //! From the kernel's hand-over to everything that servers are made of.
 
+use super::board::{self, Board};
 use super::devices::{self, Function};
 use super::memory::Memory;
 use super::{Say, window};
@@ -33,6 +34,10 @@ pub struct Machine {
     pub functions: Vec<Option<Function>>,
     /// Where init hears of faults.
     pub endpoint: Cap<Endpoint>,
+    /// What Linux sees of the servers.
+    pub board: Option<Board>,
+    /// Of the image.
+    pub build_id: [u8; 32],
     /// Time-stamp counter ticks per millisecond.
     pub tsc_khz: u64,
 }
@@ -60,7 +65,7 @@ pub fn boot() -> Result<Machine, String> {
     let system: &'static System = Box::leak(Box::new(image::system(&header, image)?));
 
     let mut functions = devices::place(system)?;
-    memory.make_fixed(layout::fixed_pieces(system, devices::pieces(&functions))?)?;
+    memory.make_fixed(layout::fixed_pieces(system, devices::pieces(&functions).chain(board::pieces(system)))?)?;
     devices::enable(system, &mut functions, &mut memory)?;
 
     let mut regions = Vec::new();
@@ -72,6 +77,7 @@ pub fn boot() -> Result<Machine, String> {
     }
     let notifications = system.notifications.iter().map(|_| memory.make(0)).collect::<Result<_, _>>()?;
     let endpoint = memory.make(0)?;
+    let board = Board::open(system, &mut memory, &functions)?;
     log!("system {:?}: {} servers, {} KiB of memory left", system.name, system.servers.len(), memory.free() >> 10);
     Ok(Machine {
         system,
@@ -82,6 +88,8 @@ pub fn boot() -> Result<Machine, String> {
         notifications,
         functions,
         endpoint,
+        board,
+        build_id: header.build_id,
         tsc_khz: info.tsc_khz,
     })
 }

@@ -48,6 +48,14 @@ impl Memory {
         Err(format!("private memory does not suffice for a {:?} of {size:#x} bytes", T::TYPE))
     }
 
+    /// Makes an object that needs no size, in a slot with a fixed meaning.
+    pub fn make_at<T: Object>(&mut self, slot: u32) -> Result<Cap<T>, String> {
+        let mut private = self.untyped.iter().filter(|untyped| untyped.info().is_ok_and(|info| info.kind == 0));
+        private
+            .find_map(|untyped| untyped.make(0, slot).ok())
+            .ok_or_else(|| format!("private memory does not suffice for a {:?}", T::TYPE))
+    }
+
     /// Bytes of private RAM that are left.
     pub fn free(&self) -> u64 {
         let left = |untyped: &Cap<Untyped>| {

@@ -1,5 +1,7 @@
 //! What runs under the kernel.
 
+mod board;
+mod crash;
 mod devices;
 mod machine;
 mod memory;

@@ -116,6 +116,26 @@ impl Place {
         self.thread
     }
 
+    /// Its stack.
+    pub fn stack(&self) -> Cap<Frame> {
+        self.stack
+    }
+
+    /// Its message buffer.
+    pub fn buffer(&self) -> Cap<Frame> {
+        self.buffer
+    }
+
+    /// Lets the instance go on where it crashes on purpose, in the given way.
+    pub fn crash(&self, way: usize) -> Result<(), String> {
+        self.thread.suspend().say("stopping its thread")?;
+        let registers = self.thread.read_registers().say("its registers")?;
+        self.thread
+            .write_registers(&Registers { rip: layout::CRASH, rdi: way as u64, ..registers })
+            .say("setting its registers")?;
+        self.run()
+    }
+
     /// Lets the instance run.
     pub fn run(&self) -> Result<(), String> {
         self.thread.resume().say("starting its thread")

@@ -3,6 +3,7 @@
 
 use super::Say;
 use alloc::string::String;
+use core::sync::atomic::{AtomicU64, Ordering};
 use ipc::slots::layout;
 use rt::shared::{Device, Mapping};
 use rt::{AddressSpace, Cap, Frame, Protection, Start};
@@ -11,6 +12,9 @@ use rt::{AddressSpace, Cap, Frame, Protection, Start};
 const SCRATCH: u64 = 0x20_0000_0000;
 /// Where device registers are seen while they are programmed.
 const DEVICE: u64 = 0x30_0000_0000;
+
+/// Where what is mapped for good lies.
+const KEPT: u64 = 0x40_0000_0000;
 
 const SPACE: Cap<AddressSpace> = Start::ADDRESS_SPACE;
 
@@ -40,6 +44,30 @@ pub fn with_device<T>(frame: Cap<Frame>, page: u64, look: impl FnOnce(Device) ->
     let result = look(unsafe { Mapping::new(DEVICE as usize, 4096) }.device());
     SPACE.unmap(DEVICE, 1).say("unmapping device registers")?;
     Ok(result)
+}
+
+/// Copies bytes out of a frame.
+pub fn peek(frame: Cap<Frame>, offset: u64, out: &mut [u8]) -> Result<(), String> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    let (first, start) = (offset / 4096, (offset % 4096) as usize);
+    let pages = ((start + out.len()) as u64).div_ceil(4096);
+    SPACE.map(frame, first, SCRATCH, pages, Protection::READ).say("mapping a frame to look at it")?;
+    // SAFETY: just mapped, page aligned, and used through this alone until it is unmapped below.
+    let window = unsafe { Mapping::new(SCRATCH as usize, pages as usize * 4096) };
+    window.copy_out(start, out);
+    SPACE.unmap(SCRATCH, pages).say("unmapping a frame")
+}
+
+/// Maps pages of a frame that lasts as long as init, from `page` on, at the place behind those given out before.
+pub fn keep(frame: Cap<Frame>, page: u64, bytes: u64, writable: bool) -> Result<Mapping, String> {
+    static NEXT: AtomicU64 = AtomicU64::new(KEPT);
+    let address = NEXT.fetch_add(bytes, Ordering::Relaxed);
+    let protection = if writable { Protection::READ | Protection::WRITE } else { Protection::READ };
+    SPACE.map(frame, page, address, bytes / 4096, protection).say("mapping a frame for good")?;
+    // SAFETY: just mapped, where nothing else ever is; the frame is never given up.
+    Ok(unsafe { Mapping::new(address as usize, bytes as usize) })
 }
 
 /// Gives the heap its memory, as the image header says.

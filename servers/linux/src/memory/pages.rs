@@ -20,7 +20,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// All pages are free. `held` has at least a bit for each.
+    /// All pages are free, but those that Linux still holds from a former life. `held` has at least a bit for each.
     pub fn new(pages: u32, held: Words) -> Pages {
         assert!(held.len() * 64 >= pages as usize, "held bitmap too small");
         let mut free_bits = vec![u64::MAX; pages.div_ceil(64) as usize];
@@ -29,7 +29,15 @@ impl Pages {
         {
             *last = (1 << (pages % 64)) - 1;
         }
-        Pages { references: vec![0; pages as usize], free_bits, free: pages, next: 0, quarantine: Vec::new(), held }
+        let references = vec![0; pages as usize];
+        let mut all = Pages { references, free_bits, free: pages, next: 0, quarantine: Vec::new(), held };
+        for page in (0..pages).filter(|page| held[*page as usize / 64].load(Ordering::SeqCst) & (1 << (page % 64)) != 0)
+        {
+            all.free_bits[page as usize / 64] &= !(1 << (page % 64));
+            all.free -= 1;
+            all.quarantine.push(page);
+        }
+        all
     }
 
     /// Pages in all.
@@ -156,6 +164,19 @@ mod tests {
         assert_eq!(pages.free(), 63);
         pages.release(page);
         assert_eq!(pages.free(), 64);
+    }
+
+    #[test]
+    fn pages_held_from_a_former_life_wait() {
+        let held = words(2);
+        held[1].store(1 << 5, Ordering::SeqCst);
+        let mut pages = Pages::new(70, held);
+        assert_eq!((pages.free(), pages.quarantined()), (69, 1));
+        assert!((0..69).all(|_| pages.take() != Some(69)));
+        assert_eq!(pages.take(), None);
+        held[1].store(0, Ordering::SeqCst);
+        assert!(pages.sweep());
+        assert_eq!(pages.take(), Some(69));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What runs under the kernel: start-up and the event loop.
 
+mod afresh;
 mod kernel;
 mod objects;
 
@@ -39,19 +40,22 @@ pub fn main(mut start: Start) -> ! {
         let mapping = memory(name);
         mapping.atomics_slice(0, mapping.len() / 8).expect("a grant is aligned")
     };
-    let memory_state =
-        Memory { pool: bytes, pages: Pages::new(pages, words("held")), mirror: Mirror::new(words("mirror")) };
-    let published = (
-        memory("linux-header").atomics(0).expect("the header fits"),
-        memory("rt-header").atomics(0).expect("the header fits"),
-        memory("threads").atomics::<[ThreadEntry; MAX_SLOTS]>(0).expect("the entries fit"),
-    );
+    let entries = memory("threads").atomics::<[ThreadEntry; MAX_SLOTS]>(0).expect("the entries fit");
+    let linux_header = memory("linux-header");
+    let rt_header = memory("rt-header");
+    let (held, mirror) = (words("held"), words("mirror"));
     let frame = start.frame("pool").expect("the pool is a frame");
     let vfs = start.endpoint("vfs").expect("the manifest lets this server call vfs-proxy");
-    let machine = Kernel::new(start, frame, vfs, shared.clone());
+    let mut machine = Kernel::new(start, frame, vfs, shared.clone());
+    let early = afresh::begin(&mut machine, entries);
+    let memory_state = Memory { pool: bytes, pages: Pages::new(pages, held), mirror: Mirror::new(mirror) };
+    let published =
+        (linux_header.atomics(0).expect("the header fits"), rt_header.atomics(0).expect("the header fits"), entries);
     let server = Server::new(Box::new(machine), memory_state, tsc_khz, settings, published);
     log!("{pages} pages for programs, stacks of {} KiB", settings.stack / 1024);
     let mut personality = Personality { shell: Shell::new(server), shared };
+    server::happened_before(&personality.shell, &early);
+    personality.shared.settle_all(&mut replies);
     rt::serve(&mut personality, Start::ENDPOINT, replies)
 }
 

@@ -446,3 +446,41 @@ fn a_client_that_repeats_itself_after_a_restart_gets_everything_once() {
     assert_eq!(take(&mut state), Some(before));
     assert_eq!(take(&mut state), None);
 }
+
+/// A new client ends what the former one had begun, once, and hears of the end of each slot.
+#[test]
+fn a_new_client_abandons_everything() {
+    let mut book = book();
+    let mut world = World::new();
+    let mut state = State::fresh(&mut book, 1000, &mut world);
+    state.look(&mut world);
+    for slot in [3, 4] {
+        world.start(slot, 7);
+    }
+    state.look(&mut world);
+    state.admit(3, 7, 0).unwrap();
+    state.call(thread_identity(3, 7), 1, [0; 6], 55, &mut world).unwrap();
+    state.submit(&Wish { generation: 7, ..wish(request_kind::CALL, 4, 1) }, &mut world).unwrap();
+    while world.consume().is_some() {}
+    for again in [false, true] {
+        let reply = client::serve(&mut state, vfs::ABANDON, |_| 0, &mut world);
+        assert_eq!((reply.label, reply.words()), (vfs::OK, &[2][..]));
+        assert_eq!((state.events(), state.kept().count()), (0, 0));
+        let mut ended = vec![];
+        while let Some(request) = world.consume() {
+            assert_eq!((request.kind, request.args[0]), (request_kind::EXIT, 9));
+            ended.push((request.slot, request.generation));
+        }
+        assert_eq!(ended, [(3, 7), (4, 7)], "{again}");
+    }
+    // The caller that the forwarder had kept is not kept for ever.
+    assert_eq!(world.answers, [(55, -EIO)]);
+    for slot in [3, 4] {
+        world.respond(Response { kind: response_kind::GONE, slot, generation: 7, ..Response::default() });
+    }
+    state.look(&mut world);
+    assert_eq!(state.events(), 2);
+    let reply = client::serve(&mut state, vfs::ABANDON, |_| 0, &mut world);
+    assert_eq!(reply.words(), &[0]);
+    assert!(world.consume().is_none());
+}

@@ -1,0 +1,223 @@
+//! Servers crash, each in each way: the verdict is exact, a new instance goes on, and nobody else notices.
+
+use anyhow::{Context, Result, bail};
+
+use super::support::{crtos_run, in_use, same};
+use crate::suite::{Bench, State, Suite, Wanted, case, long, said};
+
+/// Under the PREEMPT_RT kernel, in the image whose manifest lets servers be crashed.
+pub const RT: Suite = Suite {
+    name: "servers",
+    wanted: Some(Wanted { manifest: "crash", ..Wanted::new(State::Running) }),
+    cases: &[
+        case("list", list),
+        case("heartbeat", |bench| crimes(bench, "heartbeat")),
+        case("vfs_proxy", |bench| crimes(bench, "vfs-proxy")),
+        case("linux", |bench| crimes(bench, "linux")),
+        case("personality", personality),
+        case("spin", spin),
+        case("show", show),
+        case("orders", orders),
+        case("appends", |bench| appends(bench, 2_000)),
+        long("appends_10000", |bench| appends(bench, 10_000)),
+        case("cell_restart", cell_restart),
+        case("supervisor", supervisor),
+        case("dmesg", |bench| bench.dmesg_is_clean()),
+    ],
+};
+
+/// The ways that end at once, and what the report says.
+const CRIMES: [(&str, &str); 9] = [
+    ("null", "crashed: it wrote to a null pointer, 0x10, at "),
+    ("wild", "crashed: it wrote to memory that is not there, 0x555500000000, at "),
+    ("execdata", "crashed: it executed memory that it may not use so, 0x2"),
+    ("stack", "crashed: it wrote to memory that is not there, 0x11f"),
+    ("ud2", "crashed: it executed an invalid instruction at "),
+    ("port", "crashed: it did something that user mode may not do at 0x4"),
+    ("leak", "memory allocation of "),
+    (
+        "garbage",
+        "crashed: it did something that user mode may not do at 0xa5a5a5a5a5a5a5a5 (general protection, code 0x0)",
+    ),
+    ("panic", "asked to crash: panic"),
+];
+
+/// A line of `crtos server list`.
+struct Row {
+    state: String,
+    generation: u64,
+}
+
+fn row(bench: &mut Bench<'_>, server: &str) -> Result<Row> {
+    let list = bench.ok("crtos server list")?;
+    let line = list.lines().find(|line| line.split_whitespace().next() == Some(server));
+    let words: Vec<&str> = line.with_context(|| format!("no {server} in:\n{list}"))?.split_whitespace().collect();
+    Ok(Row {
+        state: words.get(2).unwrap_or(&"").to_string(),
+        generation: words.get(3).and_then(|word| word.parse().ok()).unwrap_or_default(),
+    })
+}
+
+/// Does `what` and waits for the crash report that comes of it: its line.
+fn report_of(bench: &mut Bench<'_>, what: &str) -> Result<String> {
+    let script = format!(
+        "before=$(crtos crash list | tail -n +2 | tail -1 | awk '{{ print $1 + 0 }}')
+         [ -n \"$before\" ] || before=-1
+         {what} || exit 1
+         for i in $(seq 300); do
+             crtos crash list | tail -n +2 | awk -v n=$before '$1 > n {{ print; found = 1 }} END {{ exit !found }}' && exit 0
+             sleep 0.1
+         done
+         exit 98"
+    );
+    bench.ok(&script)
+}
+
+fn list(bench: &mut Bench<'_>) -> Result<()> {
+    for server in ["vfs-proxy", "linux", "heartbeat"] {
+        let row = row(bench, server)?;
+        same(server, (row.state.as_str(), row.generation), ("running", 0))?;
+    }
+    same("init", row(bench, "init")?.state, "running".into())?;
+    same("reports", bench.ok("crtos crash list")?.lines().count(), 1)
+}
+
+fn crimes(bench: &mut Bench<'_>, server: &str) -> Result<()> {
+    let before = row(bench, server)?.generation;
+    let ways: Vec<&str> = CRIMES.iter().map(|(way, _)| *way).collect();
+    let script = format!(
+        "n=$(crtos crash list | tail -n +2 | wc -l)
+         for way in {}; do
+             crtos server crash {server} --how $way || exit 97
+             for i in $(seq 300); do crtos crash list | grep -q \"^ *$n \" && break; sleep 0.1; done
+             crtos crash list | grep \"^ *$n \" || exit 98
+             n=$((n + 1))
+         done",
+        ways.join(" ")
+    );
+    let lines = bench.ok(&script)?;
+    same("reports", lines.lines().count(), CRIMES.len())?;
+    for ((way, words), line) in CRIMES.iter().zip(lines.lines()) {
+        let is_it = line.contains(&format!(" {server} ")) && line.contains(" fault ") && line.contains(" restarted ");
+        if !is_it || !line.contains(words) {
+            bail!("{server}, {way}: {line}");
+        }
+    }
+    let after = row(bench, server)?;
+    same(server, (after.state.as_str(), after.generation), ("running", before + CRIMES.len() as u64))?;
+    let echo = crtos_run(bench, &["/bin/echo", "alive"], b"")?;
+    same("a program after it", (echo.status, echo.stdout.as_slice()), (0, &b"alive\n"[..]))?;
+    // What the heartbeat counts is in its vault.
+    let log = bench.ok("crtos log | grep 'heartbeat: generation' | tail -1")?;
+    if server == "heartbeat" && (!log.contains("vault Whole") || log.contains(" 0 beats")) {
+        bail!("{log}");
+    }
+    Ok(())
+}
+
+/// The personality dies, and with it the programs; the next ones start, and nothing is left of the former.
+fn personality(bench: &mut Bench<'_>) -> Result<()> {
+    bench.ok("crtos run /bin/true")?;
+    let before = in_use(bench)?;
+    let script = r#"
+        for round in 1 2 3; do
+            crtos run /bin/sleep 1000 & first=$!
+            crtos run /bin/cat < <(sleep 1000) & second=$!
+            for i in $(seq 100); do [ $(crtos ps | grep -c 'sleep\|cat') = 2 ] && break; sleep 0.1; done
+            crtos server kill linux || exit 97
+            wait $first; echo $?
+            wait $second; echo $?
+            crtos run /bin/echo round $round || exit 96
+        done
+        crtos ps | tail -n +2"#;
+    let said = bench.ok(script)?;
+    same("statuses", said, (1..=3).map(|round| format!("137\n137\nround {round}\n")).collect())?;
+    same("what is in use", in_use(bench)?, before)
+}
+
+/// Nobody below runs while it spins, until its supervisor ends that.
+fn spin(bench: &mut Bench<'_>) -> Result<()> {
+    for server in ["heartbeat", "vfs-proxy", "linux"] {
+        let line = report_of(bench, &format!("crtos server crash {server} --how spin"))?;
+        if !line.contains(" spin ") || !line.contains("ms without finishing a turn") {
+            bail!("{server}: {line}");
+        }
+        same("a program after it", crtos_run(bench, &["/bin/true"], b"")?.status, 0)?;
+    }
+    Ok(())
+}
+
+fn show(bench: &mut Bench<'_>) -> Result<()> {
+    let report = bench.ok("crtos crash show 0")?;
+    for words in ["server heartbeat, generation 0", "address 0x10", "rt::crash::by+", "rt::serve::serve", "rsp   "] {
+        if !report.contains(words) {
+            bail!("no \"{words}\" in\n{report}");
+        }
+    }
+    let missing = bench.sh("crtos crash show 4000000000")?;
+    same("a report that is not there", (missing.status, said(&missing).contains("there is no report")), (1, true))
+}
+
+fn orders(bench: &mut Bench<'_>) -> Result<()> {
+    let line = report_of(bench, "crtos server kill heartbeat")?;
+    same("kill", line.contains(" order ") && line.contains("was killed on order"), true)?;
+    let line = report_of(bench, "crtos server restart vfs-proxy")?;
+    same("restart", line.contains("was replaced on order"), true)?;
+    let unknown = bench.sh("crtos server kill nobody")?;
+    same("nobody", (unknown.status, said(&unknown).contains("there are vfs-proxy, linux, heartbeat")), (1, true))?;
+    same("an unknown way", bench.sh("crtos server crash heartbeat --how well")?.status, 2)
+}
+
+/// The forwarder is killed over and over while a program appends: every line is there once, and the program saw no error.
+fn appends(bench: &mut Bench<'_>, lines: u32) -> Result<()> {
+    bench.limit = std::time::Duration::from_secs(1200);
+    let before = row(bench, "vfs-proxy")?.generation;
+    let script = format!(
+        r#"
+        rm -f appended
+        crtos run /bin/sh -c 'i=0; while [ $i -lt {lines} ]; do echo line $i || exit 9; i=$((i+1)); done' >> appended 2> errors &
+        program=$!
+        kills=0
+        while kill -0 $program 2>/dev/null; do
+            crtos server kill vfs-proxy || exit 97
+            kills=$((kills + 1))
+            sleep 0.$((RANDOM % 4))
+        done
+        wait $program || exit 96
+        cat errors >&2
+        [ ! -s errors ] || exit 95
+        seq -f 'line %.0f' 0 {} | cmp - appended || exit 94
+        echo $kills"#,
+        lines - 1
+    );
+    let kills: u64 = bench.ok(&script)?.trim().parse()?;
+    if kills < 10 {
+        bail!("only {kills} kills while the program ran");
+    }
+    same("generation", row(bench, "vfs-proxy")?.generation, before + kills)
+}
+
+/// Reports outlive the cell.
+fn cell_restart(bench: &mut Bench<'_>) -> Result<()> {
+    let before = bench.ok("crtos crash list | tail -1")?;
+    bench.ok("crtos cell shutdown && crtos cell load && crtos cell start")?;
+    same("the last report", bench.ok("crtos crash list | tail -1")?, before)?;
+    same("generation", row(bench, "vfs-proxy")?.generation, 0)?;
+    same("a program", crtos_run(bench, &["/bin/true"], b"")?.status, 0)
+}
+
+/// Without its supervisor the system goes on, and everybody is told.
+fn supervisor(bench: &mut Bench<'_>) -> Result<()> {
+    bench.ok("crtos server crash init --how null")?;
+    same("init", row(bench, "init")?.state, "silent".into())?;
+    same("a program", crtos_run(bench, &["/bin/true"], b"")?.status, 0)?;
+    let log = bench.ok("crtos log")?;
+    same("the console", log.contains("kernel: the first process is dead"), true)?;
+    let list = bench.ok("crtos cell list")?;
+    if !list.lines().any(|line| line.contains("srtos") && line.contains("failed")) {
+        bail!("crtos cell list does not show the cell as failed:\n{list}");
+    }
+    let order = bench.sh("crtos server kill heartbeat")?;
+    same("an order", (order.status, said(&order).contains("the supervisor does not answer")), (1, true))?;
+    cell_restart(bench)
+}
