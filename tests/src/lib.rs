@@ -8,6 +8,7 @@
 //! Nothing here installs, downloads or builds anything: kernels, images and QEMU are given by the
 //! caller, who fills [`suite::Builder`].
 
+pub mod chaos;
 pub mod counter;
 pub mod cpio;
 pub mod cyclictest;

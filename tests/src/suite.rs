@@ -134,6 +134,14 @@ pub struct Bench<'a> {
 const LIMIT: Duration = Duration::from_secs(120);
 const POWER_OFF: Duration = Duration::from_secs(60);
 
+impl<'a> Bench<'a> {
+    /// For cases named `name` with a machine as wanted, which is booted when it is first needed.
+    pub fn new(builder: &'a dyn Builder, name: &'static str, wanted: Option<Wanted>) -> Result<Self> {
+        let scratch = builder.scratch(name)?;
+        Ok(Self { builder, scratch, limit: LIMIT, wanted, name, vm: None, broken: false })
+    }
+}
+
 impl Bench<'_> {
     /// The machine, booted when it is first needed.
     pub fn vm(&mut self) -> Result<&mut Vm> {
@@ -265,15 +273,7 @@ pub fn run(builder: &dyn Builder, suite: &Suite, filter: &[String], with_long: b
     if cases.is_empty() {
         return Ok(count);
     }
-    let mut bench = Bench {
-        builder,
-        scratch: builder.scratch(suite.name)?,
-        limit: LIMIT,
-        wanted: suite.wanted,
-        name: suite.name,
-        vm: None,
-        broken: false,
-    };
+    let mut bench = Bench::new(builder, suite.name, suite.wanted)?;
     for case in cases {
         let start = Instant::now();
         bench.limit = LIMIT;

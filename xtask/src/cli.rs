@@ -30,6 +30,8 @@ pub enum Verb {
     Vm(Vm),
     /// Boot the real-time image alone, without Linux and hypervisor.
     Srtos(Srtos),
+    /// Kill servers at random while programs run, and see that nothing is lost.
+    Chaos(Chaos),
     /// Measure.
     Bench(Bench),
     /// Work with images and manifests (what `crtos image` does).
@@ -163,6 +165,17 @@ pub struct Bench {
     /// Fail if a promised figure is missed.
     #[arg(long)]
     pub check: bool,
+}
+
+/// `./x chaos`
+#[derive(Args)]
+pub struct Chaos {
+    /// What the kills come from: the same seed gives the same ones.
+    #[arg(long, default_value_t = 1, value_name = "S")]
+    pub seed: u64,
+    /// How long.
+    #[arg(long, default_value_t = 5, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=1440))]
+    pub minutes: u64,
 }
 
 /// `./x image`

@@ -85,15 +85,9 @@ pub fn note_turn(taken: Taken) {
 }
 
 /// Collects the words of a panic where the supervisor finds them.
+#[derive(Debug, Default)]
 pub struct PanicText {
     used: usize,
-}
-
-impl PanicText {
-    /// No words yet.
-    pub fn new() -> PanicText {
-        PanicText { used: 0 }
-    }
 }
 
 impl core::fmt::Write for PanicText {

@@ -6,7 +6,7 @@ fn panic(info: &core::panic::PanicInfo) -> ! {
     use core::fmt::Write;
     let (file, line) = info.location().map_or(("?", 0), |place| (place.file(), place.line()));
     // It has room for so many bytes and leaves out the rest; that is no error.
-    let _ = write!(crate::buffer::PanicText::new(), "{file}:{line}: {}", info.message());
+    let _ = write!(crate::buffer::PanicText::default(), "{file}:{line}: {}", info.message());
     crate::log!("panic at {file}:{line}: {}", info.message());
     abort()
 }

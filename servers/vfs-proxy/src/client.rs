@@ -51,7 +51,10 @@ pub fn serve(state: &mut State<'_>, label: u64, word: impl Fn(usize) -> u64, cha
         }
         vfs::CANCEL => state.cancel(slot, generation, channel).map(|ended| reply.push(&[ended])),
         vfs::FORGET => state.forget(slot, generation, channel),
-        vfs::ABANDON => Ok(reply.push(&[state.abandon(channel)])),
+        vfs::ABANDON => {
+            reply.push(&[state.abandon(channel)]);
+            Ok(())
+        }
         vfs::ADMIT => state.admit(slot, generation, word(1) as u32),
         _ => Err(EINVAL),
     };

@@ -8,9 +8,12 @@ mod refusals;
 mod servers;
 mod signals;
 mod srtos;
-mod support;
+pub mod support;
 
-use crate::suite::Suite;
+use crate::suite::{State, Suite, Wanted};
+
+/// The machine in which servers can be made to crash.
+pub const CRASH_MACHINE: Wanted = Wanted { manifest: "crash", ..Wanted::new(State::Running) };
 
 /// All suites.
 pub const ALL: &[&Suite] = &[

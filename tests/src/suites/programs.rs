@@ -29,6 +29,7 @@ pub const RT: Suite = Suite {
         case("fifty", fifty),
         long("five_hundred", five_hundred),
         case("tools", tools),
+        case("crash_forbidden", crash_forbidden),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -186,4 +187,12 @@ fn tools(bench: &mut Bench<'_>) -> Result<()> {
         bail!("crtos log shows nothing");
     }
     Ok(())
+}
+
+/// Linux cannot make a server crash unless the manifest says so.
+fn crash_forbidden(bench: &mut Bench<'_>) -> Result<()> {
+    let output = bench.sh("crtos server crash vfs-proxy --how null")?;
+    same("status", output.status, 1)?;
+    same("its cure", said(&output).contains("crash_on_order = true in [init]"), true)?;
+    same("reports", bench.ok("crtos crash list")?.lines().count(), 1)
 }

@@ -1,14 +1,17 @@
 //! Servers crash, each in each way: the verdict is exact, a new instance goes on, and nobody else notices.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
 use super::support::{crtos_run, in_use, same};
-use crate::suite::{Bench, State, Suite, Wanted, case, long, said};
+use crate::chaos;
+use crate::suite::{Bench, Suite, case, long, said};
 
 /// Under the PREEMPT_RT kernel, in the image whose manifest lets servers be crashed.
 pub const RT: Suite = Suite {
     name: "servers",
-    wanted: Some(Wanted { manifest: "crash", ..Wanted::new(State::Running) }),
+    wanted: Some(super::CRASH_MACHINE),
     cases: &[
         case("list", list),
         case("heartbeat", |bench| crimes(bench, "heartbeat")),
@@ -20,6 +23,7 @@ pub const RT: Suite = Suite {
         case("orders", orders),
         case("appends", |bench| appends(bench, 2_000)),
         long("appends_10000", |bench| appends(bench, 10_000)),
+        long("chaos", |bench| chaos::run(bench, 1, Duration::from_secs(600)).map(drop)),
         case("cell_restart", cell_restart),
         case("supervisor", supervisor),
         case("dmesg", |bench| bench.dmesg_is_clean()),
@@ -170,7 +174,7 @@ fn orders(bench: &mut Bench<'_>) -> Result<()> {
 
 /// The forwarder is killed over and over while a program appends: every line is there once, and the program saw no error.
 fn appends(bench: &mut Bench<'_>, lines: u32) -> Result<()> {
-    bench.limit = std::time::Duration::from_secs(1200);
+    bench.limit = Duration::from_secs(1200);
     let before = row(bench, "vfs-proxy")?.generation;
     let script = format!(
         r#"

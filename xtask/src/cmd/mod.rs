@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod bench;
+mod chaos;
 mod demo;
 mod image;
 mod machine;
@@ -24,6 +25,7 @@ pub fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Run(options) => machine::run(&tree, options),
         Verb::Vm(options) => machine::vm(&tree, options),
         Verb::Srtos(options) => srtos::run(&tree, options),
+        Verb::Chaos(options) => chaos::run(&tree, options),
         Verb::Bench(options) => bench::run(&tree, options),
         Verb::Image(options) => image::run(&tree, options),
         Verb::Build(options) => {

@@ -1,0 +1,22 @@
+//! `./x chaos`: servers are killed at random while programs run.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tests::suite::Bench;
+use tests::{chaos, suites};
+
+use crate::cli;
+use crate::laboratory::Laboratory;
+use crate::setup;
+use crate::tree::Tree;
+
+/// Status 0 if nothing was lost.
+pub fn run(tree: &Tree, options: cli::Chaos) -> Result<u8> {
+    setup::programs()?;
+    let laboratory = Laboratory { tree };
+    let mut bench = Bench::new(&laboratory, "chaos", Some(suites::CRASH_MACHINE))?;
+    let done = chaos::run(&mut bench, options.seed, Duration::from_secs(60 * options.minutes))?;
+    println!("{done}: nothing was lost");
+    Ok(0)
+}
