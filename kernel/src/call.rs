@@ -223,7 +223,7 @@ fn handle(c: &Context, call: Call) -> Handled {
             Ok(Answer::Done)
         }
         Call::ThreadReadRegisters => thread_ops::read_registers(&*c.object::<Thread>()?, c.buffer()?).map(done),
-        Call::ThreadWriteRegisters => thread_ops::write_registers(&*c.object::<Thread>()?, c.buffer()?).map(done),
+        Call::ThreadWriteRegisters => thread_ops::write_registers(c.k, c.object()?, c.buffer()?).map(done),
         Call::ThreadBindNotification => {
             let notification = match c.arg(0) {
                 0 => None,
@@ -231,7 +231,7 @@ fn handle(c: &Context, call: Call) -> Handled {
             };
             thread_ops::bind_notification(c.object()?, notification).map(done)
         }
-        Call::ThreadSetTls => thread_ops::set_tls(&*c.object::<Thread>()?, c.arg(0)).map(done),
+        Call::ThreadSetTls => thread_ops::set_tls(c.k, c.object()?, c.arg(0)).map(done),
         Call::ThreadState => {
             let thread = c.object::<Thread>()?;
             sched::charge(c.k);
@@ -342,10 +342,7 @@ impl Context<'_> {
     }
 
     fn deadline(&self) -> Result<Option<u64>, Error> {
-        if !self.request.has_deadline() {
-            return Ok(None);
-        }
-        transfer::deadline(&self.thread).map(Some).ok_or(Error::InvalidArgument)
+        transfer::deadline(&self.thread)
     }
 
     fn grants(&self) -> bool {

@@ -133,7 +133,7 @@ pub fn start(k: &Kernel, header: &ImageHeader, header_address: u64) -> Result<()
         cap::copy(source, Ref::from(slot), Rights::all(), 0).map_err(|_| "its thread is not empty")?;
     }
     thread.buffer.fill(&Cap::new(ObjectType::Frame, buffer, PAGE_SIZE));
-    thread.space_changed();
+    thread.place_changed();
     thread.set_buffer_page(0);
     thread.frame.rip.set(header.first_entry);
     thread.frame.rsp.set(layout::STACK_TOP);

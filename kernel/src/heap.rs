@@ -139,15 +139,16 @@ impl<A: Adapter> Heap<A> {
         self.put(place, None);
     }
 
-    /// Removes the first node, which is known.
+    /// The first node, if it is the only one.
     #[inline(always)]
-    pub fn remove_first(&self, node: Ref<A::Node>) {
-        let links = A::links(&node);
-        if links.children[0].get().is_none() && links.children[1].get().is_none() {
-            self.root.set(None);
-        } else {
-            self.remove(node);
-        }
+    pub fn only(&self) -> Option<Ref<A::Node>> {
+        self.root.get().filter(|node| A::links(node).children.iter().all(|child| child.get().is_none()))
+    }
+
+    /// Removes the only node.
+    #[inline(always)]
+    pub fn remove_only(&self) {
+        self.root.set(None);
     }
 
     /// Calls `visit` for every node, after checking that it is where it belongs. Takes as long as the heap is large.
@@ -228,7 +229,7 @@ mod tests {
         while let Some(first) = heap.first() {
             assert!(first.links.key.get() >= last);
             last = first.links.key.get();
-            heap.remove_first(first);
+            if heap.only().is_some() { heap.remove_only() } else { heap.remove(first) }
         }
         assert!(heap.is_empty());
         heap.insert_only(Ref::from(&nodes[0]), 5);

@@ -161,7 +161,7 @@ fn step(rig: &Rig, random: &mut Random, root: u64) {
         }
         _ if thread.is_foreign() => {
             thread.frame.rax.set(random.below(600));
-            if fastpath::foreign_call(&rig.k, thread).is_none() {
+            if fastpath::any(&rig.k, thread).is_none() {
                 fault::foreign_call(&rig.k, thread);
             }
         }
@@ -197,7 +197,7 @@ fn step(rig: &Rig, random: &mut Random, root: u64) {
                 }
                 buffer.write(0, arch::now() + random.below(300));
             }
-            if fastpath::kernel_call(&rig.k, thread).is_none() {
+            if fastpath::any(&rig.k, thread).is_none() {
                 call::kernel_call(&rig.k, thread);
             }
             if thread.frame.rax.get() == 0 {

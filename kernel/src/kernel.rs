@@ -7,7 +7,7 @@ use crate::memory::Ref;
 use crate::object::address_space::{AllSpaces, DyingSpaces};
 use crate::object::sched_context::Exhausted;
 use crate::object::thread::{InQueue, InTimeouts};
-use crate::object::{AddressSpace, Irq, Thread, cap_table, irq};
+use crate::object::{Irq, Thread, cap_table, irq};
 use crate::sched::ready::Ready;
 use core::cell::Cell;
 
@@ -21,10 +21,13 @@ pub struct Cpu {
     pub timeouts: Heap<InTimeouts>,
     /// Time that is used up, by the time of its refill.
     pub exhausted: Heap<Exhausted>,
-    /// The address space in the page-table register; `None`: the kernel's own.
-    pub loaded: Cell<Option<Ref<AddressSpace>>>,
+    /// The tables in the page-table register, once a thread has run.
+    pub loaded: Cell<u64>,
     /// The thread whose FPU state is in the registers.
     pub fpu_owner: Cell<Option<Ref<Thread>>>,
+    /// Whether the processor holds anything of a thread that the next one must not see, or needs otherwise: segment bases that are not
+    /// 0, or FPU registers that are open to use.
+    pub special: Cell<bool>,
     /// Up to when time is accounted for.
     pub stamp: Cell<u64>,
     /// What the timer is set to; `u64::MAX`: nothing.
@@ -44,8 +47,9 @@ impl Cpu {
             ready: Ready::new(),
             timeouts: Heap::new(),
             exhausted: Heap::new(),
-            loaded: Cell::new(None),
+            loaded: Cell::new(0),
             fpu_owner: Cell::new(None),
+            special: Cell::new(false),
             stamp: Cell::new(0),
             armed: Cell::new(u64::MAX),
             rotate: Cell::new(false),
@@ -95,6 +99,14 @@ impl Cpu {
         self.attention.set(true);
     }
 
+    /// From here on, the FPU registers hold the state of this thread.
+    pub fn own_fpu(&self, owner: Option<Ref<Thread>>) {
+        let last = self.fpu_owner.replace(owner);
+        for thread in [last, owner].into_iter().flatten() {
+            thread.see_special(owner == Some(thread));
+        }
+    }
+
     /// A thread ends.
     pub fn forget_thread(&self, thread: Ref<Thread>) {
         self.attention.set(true);
@@ -102,7 +114,7 @@ impl Cpu {
             self.current.set(None);
         }
         if self.fpu_owner.get() == Some(thread) {
-            self.fpu_owner.set(None);
+            self.own_fpu(None);
         }
     }
 }

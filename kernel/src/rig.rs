@@ -85,7 +85,7 @@ impl Rig {
             crate::cap::copy(table.slot(source).unwrap(), Ref::from(slot), ipc::Rights::all(), 0).unwrap();
         }
         thread.buffer.fill(&Cap::new(ObjectType::Frame, buffer, PAGE_SIZE));
-        thread.space_changed();
+        thread.place_changed();
         thread.set_buffer_page(0);
         time.configure(&k, 100, 0, 0, 0, 0).unwrap();
         time.bind(&k, thread).unwrap();

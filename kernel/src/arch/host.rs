@@ -27,7 +27,10 @@ pub fn idle() {
 }
 pub fn interrupt_window() {}
 pub fn invalidate_page(_address: u64) {}
-pub fn load_kernel_root() {}
+pub fn load_root(_root: u64) {}
+pub fn kernel_root() -> u64 {
+    0
+}
 pub fn fill_kernel_half(_root: Page) {}
 pub fn fpu_reset(_area: &FpuArea) {}
 pub fn fpu_save(_area: &FpuArea) {}

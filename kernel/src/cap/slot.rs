@@ -88,6 +88,9 @@ pub struct Slot {
 static_assertions::const_assert_eq!(size_of::<Slot>(), 64);
 
 impl Slot {
+    /// Offset of the type of its capability.
+    pub const KIND: usize = core::mem::offset_of!(Slot, kind);
+
     /// An empty slot.
     pub const fn new() -> Slot {
         Slot {
@@ -209,6 +212,12 @@ impl Slot {
                 Some(Ref::at_nonzero(self.object.get()))
             }
         }
+    }
+
+    /// The same, if its holder has these rights.
+    #[inline(always)]
+    pub fn object_with<T: KernelObject>(&self, rights: Rights) -> Option<Ref<T>> {
+        self.object().filter(|_| self.rights.get() & rights.bits() == rights.bits())
     }
 
     /// Whether two slots hold capabilities to the same object.

@@ -1,83 +1,180 @@
-//! The fast path: a call that finds its server waiting, and the answer that finds its caller, with nothing unusual about either.
+//! The fast path: a call that finds its server waiting, the answer that finds its caller, a signal that wakes somebody more urgent, a
+//! yield to nobody; with nothing unusual about any of them.
 //!
-//! Everything is checked before anything is changed; whatever does not fit goes the ordinary way, which does the same and more. The
-//! caller's time goes on being used by the server, so time need not be accounted for, nor the timer set.
+//! Everything is checked before anything is changed; whatever does not fit goes the ordinary way, which does the same and more. With a
+//! message the caller's time goes on being used by the server, so time need not be accounted for, nor the timer set.
+//!
+//! Every instruction counts here (`./x bench kernel`): the most frequent ones have a `SIMPLE` version that calls nothing, so that the
+//! compiler need not keep anything over a call. One look at each thing, and nothing that is known from the way here. The thread
+//! is current, so it has an address space and time that is not used up, and nobody of a higher priority is ready.
 
+use super::transfer;
 use crate::kernel::Kernel;
 use crate::memory::Ref;
-use crate::object::thread::{Frame, Sending, State};
-use crate::object::{Endpoint, Reply, SchedContext, Thread};
-use ipc::message::{KERNEL_LABELS, LABEL_FOREIGN};
-
-const _: () = assert!((KERNEL_LABELS << 16) as i64 <= 0);
+use crate::object::thread::{Sending, State};
+use crate::object::{CapTable, Endpoint, Notification, Reply, SchedContext, Thread};
+use crate::sched::{self, timeouts};
+use ipc::message::{KERNEL_LABELS, LABEL_FOREIGN, MAX_WORDS, REGISTER_WORDS, Request};
 use ipc::{Call, Rights, Tag};
 
 const NULL: u64 = Call::Null as u64;
+const YIELD: u64 = Call::Yield as u64;
 const CALL: u64 = Call::Call as u64;
 const REPLY_RECEIVE: u64 = Call::ReplyReceive as u64;
-/// Length and number of capabilities of a tag.
-const SIZES: u64 = 0x3ff;
-/// Call number and flags of a request.
-const NUMBER_AND_FLAGS: u64 = 0xffff;
+const REPLY_RECEIVE_UNTIL: u64 = REPLY_RECEIVE | Request::DEADLINE;
+const SIGNAL: u64 = Call::Signal as u64;
+/// Number of words of a tag.
+const WORDS: u64 = 0x7f;
+/// What no tag on the fast path has: capabilities, and the highest bit of the label (half of all labels, the kernel's among them).
+const UNUSUAL: u64 = 0x380 | 1 << 63;
 
-/// Tries a kernel call of `thread`, which is current. The thread to run, if it was taken.
-#[inline(always)]
-pub fn kernel_call(k: &Kernel, thread: Ref<Thread>) -> Option<Ref<Thread>> {
-    let request = thread.frame.rax.get();
-    if request == CALL {
-        call(k, thread)
-    } else if request & NUMBER_AND_FLAGS == REPLY_RECEIVE {
-        reply_receive(k, thread, (request >> 16) as u32)
-    } else if request == NULL {
-        Some(thread)
-    } else {
-        None
-    }
+const _: () = assert!((KERNEL_LABELS << 16) as i64 <= 0);
+
+/// What the fast path did. It gives `None` where it did nothing, and the call has to go another way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fast {
+    /// The call is done, and this thread, which is current now, goes on.
+    Switch(Ref<Thread>),
+    /// The call is done, and the same thread goes on.
+    Stay,
 }
 
-/// No capabilities, no words beyond the registers, and a label that is not the kernel's. (Half of all labels take the ordinary way.)
-#[inline(always)]
-fn fits(tag: u64) -> bool {
-    tag & SIZES <= 8 && (tag as i64) >= 0
+/// Tries a `syscall` of `thread`, which is current, in all ways that there are here.
+#[cfg(test)]
+pub fn any(k: &Kernel, thread: Ref<Thread>) -> Option<Fast> {
+    let (slot, tag) = (thread.frame.rdi.get(), thread.frame.rsi.get());
+    let Some(table) = thread.table() else { return foreign_call(k, thread) };
+    let fast = match thread.frame.rax.get() {
+        CALL => call::<true>(k, thread, table, slot, tag),
+        request if request & 0xffff == REPLY_RECEIVE => reply_receive::<true>(k, thread, table, slot, tag),
+        _ => plain(k, thread),
+    };
+    fast.or_else(|| less_simple(k, thread))
 }
 
-/// Copies the first words.
+/// Tries a kernel call that the simple ways have not taken.
 #[inline(always)]
-fn words(from: &Frame, to: &Frame, count: u64) {
-    for index in 0..8 {
-        if count <= index {
-            break;
-        }
-        to.word(index as usize).set(from.word(index as usize).get());
-    }
-}
-
-#[inline(always)]
-fn call(k: &Kernel, thread: Ref<Thread>) -> Option<Ref<Thread>> {
+pub fn less_simple(k: &Kernel, thread: Ref<Thread>) -> Option<Fast> {
     let frame = &thread.frame;
-    let tag = frame.rsi.get();
-    let slot = thread.table()?.slot_at(frame.rdi.get())?;
-    let endpoint = slot.object::<Endpoint>()?;
-    if !fits(tag) || !slot.rights().contains(Rights::WRITE) {
+    let (request, slot, tag, table) = (frame.rax.get(), frame.rdi.get(), frame.rsi.get(), thread.table()?);
+    match request & 0xffff {
+        SIGNAL => signal(k, thread, table, slot),
+        CALL if request == CALL => call::<false>(k, thread, table, slot, tag),
+        REPLY_RECEIVE | REPLY_RECEIVE_UNTIL => {
+            let deadline = transfer::deadline(&thread).ok()?;
+            let fast = reply_receive::<false>(k, thread, table, slot, tag)?;
+            if let Some(deadline) = deadline {
+                sched::wait_until(k, thread, deadline);
+            }
+            Some(fast)
+        }
+        _ => None,
+    }
+}
+
+/// Tries the calls that have to do with nobody else.
+#[inline(always)]
+pub fn plain(k: &Kernel, thread: Ref<Thread>) -> Option<Fast> {
+    match thread.frame.rax.get() {
+        NULL => Some(Fast::Stay),
+        YIELD if !k.cpu.ready.reaches(thread.priority()) => {
+            thread.frame.rax.set(0);
+            Some(Fast::Stay)
+        }
+        _ => None,
+    }
+}
+
+/// Whether a tag is one for this version: the words can be copied, and there is nothing unusual in it. Simple are up to 7 words: that
+/// takes one look.
+#[inline(always)]
+fn fits<const SIMPLE: bool>(tag: u64, from: Ref<Thread>, to: Ref<Thread>) -> bool {
+    if SIMPLE {
+        return tag & (UNUSUAL | WORDS & !7) == 0;
+    }
+    let count = tag & WORDS;
+    tag & UNUSUAL == 0 && (count <= REGISTER_WORDS as u64 || buffers(from, to, count))
+}
+
+/// Copies the words of a message that travel in registers.
+#[inline(always)]
+fn words(from: Ref<Thread>, to: Ref<Thread>, count: u64) {
+    let (source, target) = (&from.frame, &to.frame);
+    if count >= 4 {
+        target.rdx.set(source.rdx.get());
+        target.r10.set(source.r10.get());
+        target.r8.set(source.r8.get());
+        target.r9.set(source.r9.get());
+        if count > 4 {
+            target.r12.set(source.r12.get());
+            if count > 5 {
+                target.r13.set(source.r13.get());
+            }
+            if count > 6 {
+                target.r14.set(source.r14.get());
+            }
+            if count > 7 {
+                target.r15.set(source.r15.get());
+            }
+        }
+    } else if count > 0 {
+        target.rdx.set(source.rdx.get());
+        if count > 1 {
+            target.r10.set(source.r10.get());
+        }
+        if count > 2 {
+            target.r8.set(source.r8.get());
+        }
+    }
+}
+
+/// Copies the words that lie in the threads' buffers.
+#[inline(never)]
+fn buffers(from: Ref<Thread>, to: Ref<Thread>, count: u64) -> bool {
+    match (from.message_buffer(), to.message_buffer()) {
+        (Some(source), Some(target)) if count <= MAX_WORDS as u64 => {
+            transfer::buffered(source, target, count as usize);
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Tries a `call` on a slot, with a tag.
+#[inline(always)]
+pub fn call<const SIMPLE: bool>(
+    k: &Kernel,
+    thread: Ref<Thread>,
+    table: Ref<CapTable>,
+    slot: u64,
+    tag: u64,
+) -> Option<Fast> {
+    let slot = table.capability_at(slot)?;
+    let endpoint = slot.object_with::<Endpoint>(Rights::WRITE)?;
+    let (server, reply) = waiting_server::<SIMPLE>(&endpoint)?;
+    let (time, priority) = lendable::<SIMPLE>(&thread)?;
+    if !fits::<SIMPLE>(tag, thread, server) {
         return None;
     }
-    let (server, reply) = waiting_server(&endpoint)?;
-    let time = lendable(&thread)?;
-    words(frame, &server.frame, tag & SIZES);
-    take(k, thread, Sending::Call, &endpoint, server, reply, time);
     server.frame.rdi.set(slot.badge());
     server.frame.rsi.set(tag);
-    Some(server)
+    words(thread, server, tag & WORDS);
+    take::<SIMPLE>(k, thread, Sending::Call, &endpoint, server, reply, time, priority);
+    Some(Fast::Switch(server))
 }
 
-/// Tries a foreign call of `thread`, which is current. The thread to run, if it was taken.
+/// Tries a foreign thread's `syscall`.
 #[inline(always)]
-pub fn foreign_call(k: &Kernel, thread: Ref<Thread>) -> Option<Ref<Thread>> {
-    let slot = thread.space()?.route(thread.frame.rax.get()).ok().map(Ref::from)?;
+pub fn foreign_call(k: &Kernel, thread: Ref<Thread>) -> Option<Fast> {
+    let from = &thread.frame;
+    let space = thread.space()?;
+    let slot = space.route(from.rax.get()).ok()?;
     let endpoint = slot.object::<Endpoint>()?;
-    let (server, reply) = waiting_server(&endpoint)?;
-    let time = lendable(&thread)?;
-    let (from, to) = (&thread.frame, &server.frame);
+    let (server, reply) = waiting_server::<true>(&endpoint)?;
+    let (time, priority) = lendable::<true>(&thread)?;
+    let to = &server.frame;
+    to.rdi.set(thread.id.get());
+    to.rsi.set(Tag::new(LABEL_FOREIGN, 8).0);
     to.rdx.set(from.rax.get());
     to.r10.set(from.rdi.get());
     to.r8.set(from.rsi.get());
@@ -86,40 +183,39 @@ pub fn foreign_call(k: &Kernel, thread: Ref<Thread>) -> Option<Ref<Thread>> {
     to.r13.set(from.r8.get());
     to.r14.set(from.r9.get());
     to.r15.set(from.rsp.get());
-    take(k, thread, Sending::Foreign, &endpoint, server, reply, time);
-    to.rdi.set(thread.id.get());
-    to.rsi.set(Tag::new(LABEL_FOREIGN, 8).0);
-    Some(server)
+    take::<true>(k, thread, Sending::Foreign, &endpoint, server, reply, time, priority);
+    Some(Fast::Switch(server))
 }
 
 /// The server whose turn it is on an endpoint, with the Reply that it brought.
 #[inline(always)]
-fn waiting_server(endpoint: &Endpoint) -> Option<(Ref<Thread>, Ref<Reply>)> {
-    let server = endpoint.first_receiver()?;
-    let reply = server.receive_reply.get()?;
-    if server.has_deadline.get() { None } else { Some((server, reply)) }
+fn waiting_server<const SIMPLE: bool>(endpoint: &Endpoint) -> Option<(Ref<Thread>, Ref<Reply>)> {
+    let server = if SIMPLE { endpoint.only_receiver()? } else { endpoint.first_receiver()? };
+    if SIMPLE && server.has_deadline.get() {
+        return None;
+    }
+    Some((server, server.receive_reply.get()?))
 }
 
-/// The time that a thread can lend: what it was lent itself, or its own, unless somebody else uses that.
+/// The time that the current thread can lend, and the priority that goes with it: what it was lent itself, or its own, unless somebody
+/// else uses that.
 #[inline(always)]
-fn lendable(thread: &Thread) -> Option<Ref<SchedContext>> {
-    let time = match thread.lent_time.get() {
-        Some(lent) => lent,
+fn lendable<const SIMPLE: bool>(thread: &Thread) -> Option<(Ref<SchedContext>, u8)> {
+    match thread.lent_time.get() {
         None => {
             let own = thread.own_time.get()?;
-            if own.user.get().is_some() {
-                return None;
-            }
-            own
+            if own.user.get().is_none() { Some((own, own.priority())) } else { None }
         }
-    };
-    if time.exhausted() { None } else { Some(time) }
+        Some(lent) if SIMPLE || lent.exhausted() => None,
+        Some(lent) => Some((lent, thread.priority())),
+    }
 }
 
 /// Hands the processor and the caller's time to the server. As the caller had the highest priority, the server, which has at least
 /// that now, has it too.
 #[inline(always)]
-fn take(
+#[allow(clippy::too_many_arguments)] // What the callers have looked up already.
+fn take<const SIMPLE: bool>(
     k: &Kernel,
     thread: Ref<Thread>,
     kind: Sending,
@@ -127,9 +223,12 @@ fn take(
     server: Ref<Thread>,
     reply: Ref<Reply>,
     time: Ref<SchedContext>,
+    priority: u8,
 ) {
-    let priority = thread.priority();
-    endpoint.take_first_receiver(server);
+    endpoint.take_first_receiver::<SIMPLE>(server);
+    if !SIMPLE {
+        timeouts::cancel(k, server);
+    }
     server.receive_reply.set(None);
     reply.receiver.set(None);
     reply.caller.set(Some(thread));
@@ -146,18 +245,20 @@ fn take(
     k.cpu.current.set(Some(server));
 }
 
+/// Tries a `reply_receive` on a slot, with a tag.
 #[inline(always)]
-fn reply_receive(k: &Kernel, thread: Ref<Thread>, second: u32) -> Option<Ref<Thread>> {
-    let frame = &thread.frame;
-    let tag = frame.rsi.get();
-    let table = thread.table()?;
-    let slot = table.slot_at(frame.rdi.get())?;
-    let endpoint = slot.object::<Endpoint>()?;
-    let reply_slot = table.slot(second)?;
-    let reply = reply_slot.object::<Reply>()?;
+pub fn reply_receive<const SIMPLE: bool>(
+    k: &Kernel,
+    thread: Ref<Thread>,
+    table: Ref<CapTable>,
+    slot: u64,
+    tag: u64,
+) -> Option<Fast> {
+    let second = Request(thread.frame.rax.get()).second();
+    let endpoint = table.capability_at(slot)?.object_with::<Endpoint>(Rights::READ)?;
+    let reply = table.capability_at(second.into())?.object_with::<Reply>(Rights::WRITE)?;
     let caller = reply.caller.get()?;
-    let rights = slot.rights().contains(Rights::READ) && reply_slot.rights().contains(Rights::WRITE);
-    if !rights || tag & SIZES > 8 || !endpoint.is_empty() || caller.has_deadline.get() {
+    if !endpoint.is_empty() || (SIMPLE && caller.has_deadline.get()) {
         return None;
     }
     if thread.bound.get().is_some_and(|notification| notification.is_signalled()) {
@@ -168,32 +269,39 @@ fn reply_receive(k: &Kernel, thread: Ref<Thread>, second: u32) -> Option<Ref<Thr
     if time.address() != caller.lent_out.get() || time.exhausted() {
         return None;
     }
-    let own = caller.own_time.get();
-    let priority = match own {
-        Some(own) if own == time => time.priority(),
-        Some(own) => own.priority().max(time.priority()).max(caller.donated_priority.get()),
-        None => time.priority().max(caller.donated_priority.get()),
+    let own = caller.own_time.get() == Some(time);
+    let priority = if own {
+        time.priority()
+    } else {
+        let own = caller.own_time.get().map_or(0, |own| own.priority());
+        own.max(time.priority()).max(caller.donated_priority.get())
     };
     // The caller must be the highest again once it has its time back.
-    if k.cpu.ready.reaches(priority) || k.cpu.rotate.get() {
+    if k.cpu.ready.reaches(priority) {
         return None;
     }
     match caller.sending.get() {
         Sending::Call => {
-            words(frame, &caller.frame, tag & SIZES);
+            if !fits::<SIMPLE>(tag, thread, caller) {
+                return None;
+            }
+            words(thread, caller, tag & WORDS);
             caller.frame.rax.set(0);
             caller.frame.rdi.set(0);
             caller.frame.rsi.set(tag);
         }
-        Sending::Foreign if tag >> 16 == 0 && tag & SIZES > 0 => caller.frame.rax.set(frame.rdx.get()),
+        Sending::Foreign if tag >> 16 == 0 && tag & WORDS > 0 => caller.frame.rax.set(thread.frame.rdx.get()),
         _ => return None,
     }
     caller.sending.set(Sending::Nothing);
     caller.kept_by.set(None);
     caller.lent_out.set(0);
     caller.state.set(State::Ready);
+    if !SIMPLE {
+        timeouts::cancel(k, caller);
+    }
     thread.lent_time.set(None);
-    if own == Some(time) {
+    if own {
         time.user.set(None);
     } else {
         caller.lent_time.set(Some(time));
@@ -204,5 +312,26 @@ fn reply_receive(k: &Kernel, thread: Ref<Thread>, second: u32) -> Option<Ref<Thr
     thread.receive_reply.set(Some(reply));
     endpoint.queue_only_receiver(thread);
     k.cpu.current.set(Some(caller));
-    Some(caller)
+    Some(Fast::Switch(caller))
+}
+
+/// A signal for which somebody waits who is more urgent than the current thread.
+#[inline(always)]
+fn signal(k: &Kernel, thread: Ref<Thread>, table: Ref<CapTable>, slot: u64) -> Option<Fast> {
+    let slot = table.capability_at(slot)?;
+    let notification = slot.object_with::<Notification>(Rights::WRITE)?;
+    let waiter = notification.waiters.first()?;
+    let time = waiter.own_time.get()?;
+    let bits = slot.badge();
+    if bits == 0 || waiter.has_deadline.get() || time.exhausted() || time.priority() <= thread.priority() {
+        return None;
+    }
+    if !sched::preempt(k, thread, waiter, time) {
+        return None;
+    }
+    thread.frame.rax.set(0);
+    notification.take_first_waiter(waiter);
+    waiter.frame.rax.set(0);
+    waiter.frame.rdi.set(bits);
+    Some(Fast::Switch(waiter))
 }

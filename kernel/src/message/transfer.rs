@@ -5,16 +5,20 @@ use crate::memory::{Page, Ref};
 use crate::object::Thread;
 use crate::object::thread::Sending;
 use core::mem::offset_of;
-use ipc::message::{LABEL_BUDGET, LABEL_FAULT, LABEL_FOREIGN, MAX_WORDS, REGISTER_WORDS};
-use ipc::{MessageBuffer, Rights, Tag};
+use ipc::message::{LABEL_BUDGET, LABEL_FAULT, LABEL_FOREIGN, MAX_WORDS, REGISTER_WORDS, Request};
+use ipc::{Error, MessageBuffer, Rights, Tag};
 
 const WORDS: usize = offset_of!(MessageBuffer, words) / 8;
 const SEND_CAPS: usize = offset_of!(MessageBuffer, send_caps) / 8;
 const RECEIVE_SLOTS: usize = offset_of!(MessageBuffer, receive_slots) / 8;
 
-/// The deadline in a thread's buffer.
-pub fn deadline(thread: &Thread) -> Option<u64> {
-    Some(thread.message_buffer()?.read(offset_of!(MessageBuffer, deadline) / 8))
+/// The deadline of the kernel call that a thread makes, if it has one.
+pub fn deadline(thread: &Thread) -> Result<Option<u64>, Error> {
+    if !Request(thread.frame.rax.get()).has_deadline() {
+        return Ok(None);
+    }
+    let buffer = thread.message_buffer().ok_or(Error::InvalidArgument)?;
+    Ok(Some(buffer.read(offset_of!(MessageBuffer, deadline) / 8)))
 }
 
 /// Copies the message that `sender` sends into the registers and the buffer of `receiver`.
@@ -51,9 +55,7 @@ pub fn message(sender: Ref<Thread>, receiver: Ref<Thread>) {
             if words > REGISTER_WORDS || tag.caps() > 0 {
                 match (sender.message_buffer(), receiver.message_buffer()) {
                     (Some(source), Some(target)) => {
-                        for index in REGISTER_WORDS..words.min(MAX_WORDS) {
-                            target.write(WORDS + index, source.read(WORDS + index));
-                        }
+                        buffered(source, target, words);
                         if sender.may_grant.get() {
                             caps = capabilities(sender, source, receiver, target, tag.caps());
                         }
@@ -65,6 +67,13 @@ pub fn message(sender: Ref<Thread>, receiver: Ref<Thread>) {
             to.rsi.set(Tag::with_caps(tag.label(), words, caps).0);
         }
     }
+}
+
+/// Copies the words of a message of `count` words that lie in the buffers.
+pub fn buffered(source: Page, target: Page, count: usize) {
+    let offset = 8 * (WORDS + REGISTER_WORDS) as u64;
+    let bytes = 8 * count.min(MAX_WORDS).saturating_sub(REGISTER_WORDS) as u64;
+    Page::copy(source, offset, target, offset, bytes);
 }
 
 fn half(page: Page, word: usize, index: usize) -> u64 {

@@ -117,10 +117,10 @@ pub fn end(k: &Kernel, space: Ref<AddressSpace>) {
 }
 
 fn unload(k: &Kernel, space: Ref<AddressSpace>) {
-    if k.cpu.loaded.get() == Some(space) {
-        k.cpu.loaded.set(None);
+    if k.cpu.loaded.get() == space.root() {
+        k.cpu.loaded.set(arch::kernel_root());
         k.cpu.reschedule();
-        arch::load_kernel_root();
+        arch::load_root(arch::kernel_root());
     }
 }
 
@@ -406,7 +406,7 @@ impl AddressSpace {
 
     /// Forgets the translation of a page, and of the tables that lead to it.
     fn flush(&self, k: &Kernel, address: u64) {
-        if k.cpu.loaded.get() == Some(Ref::from(self)) {
+        if k.cpu.loaded.get() == self.root() {
             arch::invalidate_page(address);
         }
     }

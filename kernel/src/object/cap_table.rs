@@ -5,6 +5,7 @@ use crate::cap::{KernelObject, Slot};
 use crate::list::{Adapter, Links};
 use crate::memory::Ref;
 use core::cell::Cell;
+use core::mem::offset_of;
 use ipc::ObjectType;
 
 /// Most slots in a table.
@@ -19,6 +20,7 @@ pub struct CapTable {
 }
 
 static_assertions::const_assert_eq!(size_of::<CapTable>(), size_of::<Slot>());
+static_assertions::const_assert!(offset_of!(CapTable, dying) + size_of::<Links<CapTable>>() <= Slot::KIND);
 
 impl KernelObject for CapTable {
     const TYPE: ObjectType = ObjectType::CapTable;
@@ -68,6 +70,17 @@ impl CapTable {
         }
         let address = Ref::from(self).address() + index * size_of::<Slot>() as u64;
         // SAFETY: the table was set up in memory for this many slots, which is kernel memory as long as the table lives.
+        Some(unsafe { Ref::at_nonzero(address) })
+    }
+
+    /// A slot that may hold a capability, for readers of capabilities: the place of slot 0 reads as an empty one.
+    #[inline(always)]
+    pub fn capability_at(&self, index: u64) -> Option<Ref<Slot>> {
+        if index >= self.slots.get().into() {
+            return None;
+        }
+        let address = Ref::from(self).address() + index * size_of::<Slot>() as u64;
+        // SAFETY: as for `slot_at`; a slot's kind lies behind the fields of the header, where memory is zero.
         Some(unsafe { Ref::at_nonzero(address) })
     }
 

@@ -38,8 +38,8 @@ impl Endpoint {
     /// What a thread that comes now is sorted by: the higher priority first, then the earlier arrival.
     #[inline(always)]
     fn turn(&self, priority: u8) -> u64 {
-        let arrival = self.arrivals.get();
-        self.arrivals.set(arrival + 1);
+        let arrival = self.arrivals.get() + 1;
+        self.arrivals.set(arrival);
         u64::from(!priority) << 56 | arrival & (u64::MAX >> 8)
     }
 
@@ -56,20 +56,26 @@ impl Endpoint {
         self.senders.is_empty() && self.receivers.is_empty()
     }
 
-    /// Takes out the first receiver, which is known.
+    /// The receiver, if there is just one.
     #[inline(always)]
-    pub fn take_first_receiver(&self, thread: Ref<Thread>) {
-        thread.endpoint.set(None);
-        self.receivers.remove_first(thread);
+    pub fn only_receiver(&self) -> Option<Ref<Thread>> {
+        self.receivers.only()
     }
 
-    /// Queues a receiver where nobody waits.
+    /// Takes out the first receiver, which is known; if `ONLY`, it is the only one.
+    #[inline(always)]
+    pub fn take_first_receiver<const ONLY: bool>(&self, thread: Ref<Thread>) {
+        thread.endpoint.set(None);
+        if ONLY { self.receivers.remove_only() } else { self.receivers.remove(thread) }
+    }
+
+    /// Queues a receiver where nobody waits. Whoever comes after it comes after arrival 0.
     #[inline(always)]
     pub fn queue_only_receiver(&self, thread: Ref<Thread>) {
         let priority = thread.own_time.get().map_or(0, |time| time.priority());
         thread.endpoint.set(Some(Ref::from(self)));
         thread.state.set(State::Receiving);
-        self.receivers.insert_only(thread, self.turn(priority));
+        self.receivers.insert_only(thread, u64::from(!priority) << 56);
     }
 
     /// Takes a thread out of the queue it is in.

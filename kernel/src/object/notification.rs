@@ -61,6 +61,13 @@ impl Notification {
         }
     }
 
+    /// Takes out the first waiter, which is known and has no deadline.
+    #[inline(always)]
+    pub fn take_first_waiter(&self, thread: Ref<Thread>) {
+        thread.waiting_on.set(None);
+        self.waiters.remove_first(thread);
+    }
+
     /// Cancels one waiter; unbinds when there is none left.
     pub fn drain_step(&self, k: &Kernel) -> Progress {
         if let Some(thread) = self.waiters.first() {

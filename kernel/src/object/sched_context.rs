@@ -20,6 +20,7 @@ pub struct SchedContext {
     priority: Cell<u8>,
     round_robin: Cell<bool>,
     exhausted: Cell<bool>,
+    metered: Cell<bool>,
     quantum: Cell<u64>,
     quantum_left: Cell<u64>,
     budget: Cell<u64>,
@@ -92,6 +93,7 @@ impl SchedContext {
         }
         self.priority.set(priority);
         self.round_robin.set(round_robin);
+        self.metered.set(round_robin || budget != 0);
         self.quantum.set(quantum);
         self.quantum_left.set(quantum);
         self.budget.set(budget);
@@ -110,9 +112,21 @@ impl SchedContext {
         }
     }
 
+    /// Whether its use has an end: there is a budget, or a quantum.
+    #[inline(always)]
+    pub fn metered(&self) -> bool {
+        self.metered.get()
+    }
+
     /// Accounts for time used. Returns whether the quantum of round robin is over.
+    #[inline(always)]
     pub fn charge(&self, k: &Kernel, now: u64, ticks: u64) -> bool {
         self.consumed.set(self.consumed.get().wrapping_add(ticks));
+        self.metered.get() && self.meter(k, now, ticks)
+    }
+
+    #[inline(never)]
+    fn meter(&self, k: &Kernel, now: u64, ticks: u64) -> bool {
         if self.budget.get() != 0 {
             // One that is exhausted is sorted by its refill, which only the timer makes.
             if now >= self.refill_at.get() && !self.exhausted.get() {

@@ -202,6 +202,13 @@ pub struct Thread {
     buffer_page: Cell<u64>,
     /// The space in its slot.
     running_in: Cell<Option<Ref<AddressSpace>>>,
+    /// The root of its page tables: the space's, or the kernel's.
+    root: Cell<u64>,
+    /// The table in its slot.
+    naming_by: Cell<Option<Ref<CapTable>>>,
+    /// Whether the processor must be set up for more than its general registers: it has a segment base that is not 0, or its FPU state is
+    /// in the registers.
+    pub special: Cell<bool>,
     /// FPU state.
     pub fpu: FpuArea,
 }
@@ -252,6 +259,9 @@ pub fn of_slot(slot: Ref<Slot>, home: Home) -> Ref<Thread> {
 }
 
 impl Thread {
+    /// Offset of what [`Thread::table`] reads, for the entry code: it is an address, 0 for a foreign thread.
+    pub const TABLE: usize = offset_of!(Thread, naming_by);
+
     /// Sets up a thread in zeroed memory.
     pub fn set_up(&self) {
         self.space.set_home(Home::ThreadSpace);
@@ -271,19 +281,34 @@ impl Thread {
         self.running_in.get()
     }
 
-    /// The capability in the slot of its address space has changed.
-    pub fn space_changed(&self) {
-        self.running_in.set(self.space.object());
+    /// The root of its page tables.
+    #[inline(always)]
+    pub fn root(&self) -> u64 {
+        self.root.get()
     }
 
-    /// Its capability table.
+    /// The capability in the slot of its address space, or of its table, has changed.
+    pub fn place_changed(&self) {
+        let space = self.space.object::<AddressSpace>();
+        self.running_in.set(space);
+        self.root.set(space.map_or(arch::kernel_root(), |space| space.root()));
+        self.naming_by.set(self.table.object());
+    }
+
+    /// Its capability table; without one it is foreign.
+    #[inline(always)]
     pub fn table(&self) -> Option<Ref<CapTable>> {
-        self.table.object()
+        self.naming_by.get()
     }
 
     /// Whether its `syscall` instructions are messages rather than kernel calls.
     pub fn is_foreign(&self) -> bool {
-        self.table.is_empty()
+        self.naming_by.get().is_none()
+    }
+
+    /// Its segment bases have changed, or whether its FPU state is in the registers.
+    pub fn see_special(&self, owns_fpu: bool) {
+        self.special.set(owns_fpu || self.fs_base.get() | self.gs_base.get() != 0);
     }
 
     /// A slot of its table with a capability in it.
@@ -463,7 +488,7 @@ impl Thread {
     pub fn slot_lost(&self, k: &Kernel, home: Home) {
         match home {
             Home::ThreadSpace | Home::ThreadTable => {
-                self.space_changed();
+                self.place_changed();
                 self.suspend(k);
             }
             _ => self.buffer_page.set(0),

@@ -68,7 +68,7 @@ pub fn configure(k: &Kernel, thread: Ref<Thread>, configuration: &Configuration)
             cap::copy(source, Ref::from(target), Rights::all(), 0)?;
         }
     }
-    thread.space_changed();
+    thread.place_changed();
     if let Some((_, page)) = configuration.buffer {
         thread.set_buffer_page(page);
     }
@@ -129,7 +129,7 @@ pub fn read_registers(thread: &Thread, buffer: Page) -> Result<(), Error> {
 }
 
 /// Sets the registers of a still thread from a message buffer.
-pub fn write_registers(thread: &Thread, buffer: Page) -> Result<(), Error> {
+pub fn write_registers(k: &Kernel, thread: Ref<Thread>, buffer: Page) -> Result<(), Error> {
     if !thread.is_still() {
         return Err(Error::Busy);
     }
@@ -149,11 +149,12 @@ pub fn write_registers(thread: &Thread, buffer: Page) -> Result<(), Error> {
     frame.entry.set(entry::WRITTEN);
     thread.fs_base.set(fs);
     thread.gs_base.set(gs);
+    thread.see_special(k.cpu.fpu_owner.get() == Some(thread));
     Ok(())
 }
 
 /// Sets the FS base of a still thread.
-pub fn set_tls(thread: &Thread, base: u64) -> Result<(), Error> {
+pub fn set_tls(k: &Kernel, thread: Ref<Thread>, base: u64) -> Result<(), Error> {
     if !thread.is_still() {
         return Err(Error::Busy);
     }
@@ -161,6 +162,7 @@ pub fn set_tls(thread: &Thread, base: u64) -> Result<(), Error> {
         return Err(Error::InvalidArgument);
     }
     thread.fs_base.set(base);
+    thread.see_special(k.cpu.fpu_owner.get() == Some(thread));
     Ok(())
 }
 
@@ -190,7 +192,7 @@ fn settle_fpu(k: &Kernel, thread: Ref<Thread>) -> Result<(), Error> {
     }
     if k.cpu.fpu_owner.get() == Some(thread) {
         arch::fpu_save(&thread.fpu);
-        k.cpu.fpu_owner.set(None);
+        k.cpu.own_fpu(None);
     }
     Ok(())
 }

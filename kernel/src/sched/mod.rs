@@ -10,9 +10,9 @@ use crate::arch;
 use crate::fault;
 use crate::kernel::Kernel;
 use crate::memory::Ref;
-use crate::object::Thread;
 use crate::object::irq;
 use crate::object::thread::State;
+use crate::object::{SchedContext, Thread};
 
 /// A thread that waited, or was stopped, may run.
 pub fn make_ready(k: &Kernel, thread: Ref<Thread>) {
@@ -37,6 +37,7 @@ pub fn requeue(k: &Kernel, thread: Ref<Thread>) {
 }
 
 /// Accounts for the time since the last call.
+#[inline(always)]
 pub fn charge(k: &Kernel) {
     let now = k.cpu.now();
     let ticks = now.saturating_sub(k.cpu.stamp.replace(now));
@@ -45,6 +46,31 @@ pub fn charge(k: &Kernel) {
     {
         rotate(k);
     }
+}
+
+/// `thread`, which waited, is in no queue, and has this time of its own, takes the processor from `current`, which is less urgent and
+/// goes to the front of its equals. `false`: the scheduler has something to see to first, and nothing but the accounts has changed.
+#[inline(always)]
+pub fn preempt(k: &Kernel, current: Ref<Thread>, thread: Ref<Thread>, time: Ref<SchedContext>) -> bool {
+    charge(k);
+    if k.cpu.attention.get() {
+        return false;
+    }
+    k.cpu.ready.push(current, true);
+    thread.state.set(State::Ready);
+    k.cpu.current.set(Some(thread));
+    if time.metered() {
+        arm(k, Some(thread));
+    }
+    true
+}
+
+/// `thread`, which waits, and is not current any more, waits until a deadline at most.
+pub fn wait_until(k: &Kernel, thread: Ref<Thread>, deadline: u64) {
+    let attention = k.cpu.attention.get();
+    timeouts::start(k, thread, deadline);
+    k.cpu.attention.set(attention);
+    arm_by(k, deadline);
 }
 
 /// The current thread goes behind its equals.
@@ -80,8 +106,9 @@ pub fn interrupt(k: &Kernel, vector: u8) {
 /// Before the kernel is left: deals with interrupts that came meanwhile, chooses the thread that runs, sets the timer.
 /// Idles while there is nobody.
 pub fn settle(k: &Kernel) -> Ref<Thread> {
+    let current = k.cpu.current.get();
     if !k.cpu.attention.get()
-        && let Some(current) = k.cpu.current.get()
+        && let Some(current) = current
         && current.state.get() == State::Ready
     {
         return current;
@@ -91,38 +118,41 @@ pub fn settle(k: &Kernel) -> Ref<Thread> {
         while let Some(vector) = k.cpu.take_interrupt() {
             interrupt(k, vector);
         }
-        let rotate = k.cpu.rotate.take();
-        if let Some(current) = k.cpu.current.get() {
-            if current.runnable() {
-                let priority = current.priority();
-                let other = k.cpu.ready.highest();
-                if other.is_none_or(|p| p < priority || (p == priority && !rotate)) {
-                    arm(k, Some(current));
-                    return current;
-                }
-                charge(k);
-                k.cpu.current.set(None);
-                if current.runnable() {
-                    k.cpu.ready.push(current, !rotate && !k.cpu.rotate.take());
-                }
-            } else {
-                charge(k);
-                k.cpu.current.set(None);
-            }
-        } else {
-            k.cpu.stamp.set(k.cpu.now());
-        }
-        match k.cpu.ready.pop() {
+        let chosen = choose(k);
+        arm(k, chosen);
+        match chosen {
             Some(thread) => {
-                k.cpu.current.set(Some(thread));
-                if !thread.runnable() {
-                    continue;
-                }
+                k.cpu.attention.set(false);
+                return thread;
             }
-            None => {
-                arm(k, None);
-                arch::idle();
-            }
+            None => arch::idle(),
+        }
+    }
+}
+
+/// Makes the most urgent thread that can run current.
+fn choose(k: &Kernel) -> Option<Ref<Thread>> {
+    if let Some(current) = k.cpu.current.get() {
+        let rotate = k.cpu.rotate.take();
+        let runnable = current.runnable();
+        if runnable && !k.cpu.ready.reaches_over(current.priority(), rotate) {
+            return Some(current);
+        }
+        charge(k);
+        k.cpu.current.set(None);
+        // Its quantum can have ended just now, or its budget.
+        let rotate = k.cpu.rotate.take() || rotate;
+        if runnable && current.runnable() {
+            k.cpu.ready.push(current, !rotate);
+        }
+    } else {
+        k.cpu.stamp.set(k.cpu.now());
+    }
+    loop {
+        let thread = k.cpu.ready.pop()?;
+        if thread.runnable() {
+            k.cpu.current.set(Some(thread));
+            return Some(thread);
         }
     }
 }
@@ -136,9 +166,16 @@ fn arm(k: &Kernel, current: Option<Ref<Thread>>) {
     if let Some(time) = k.cpu.exhausted.first() {
         next = next.min(time.refill_at.get());
     }
-    if let Some(time) = current.and_then(|thread| thread.time()) {
+    if let Some(time) = current.and_then(|thread| thread.time())
+        && time.metered()
+    {
         next = next.min(time.next_event(k.cpu.stamp.get()));
     }
+    arm_by(k, next);
+}
+
+/// The timer comes at `next` at the latest.
+fn arm_by(k: &Kernel, next: u64) {
     if next < k.cpu.armed.get() {
         k.cpu.armed.set(next);
         arch::set_timer(next);

@@ -7,6 +7,8 @@ use core::cell::Cell;
 
 /// Ready queues.
 pub struct Ready {
+    /// The highest priority at which somebody is ready; -1: nobody is.
+    top: Cell<i16>,
     /// One bit for each word of the bitmap that is not 0.
     summary: Cell<u32>,
     /// One bit for each queue that is not empty.
@@ -17,7 +19,12 @@ pub struct Ready {
 impl Ready {
     /// Nobody is ready.
     pub const fn new() -> Ready {
-        Ready { summary: Cell::new(0), bitmap: [const { Cell::new(0) }; 4], queues: [const { List::new() }; 256] }
+        Ready {
+            top: Cell::new(-1),
+            summary: Cell::new(0),
+            bitmap: [const { Cell::new(0) }; 4],
+            queues: [const { List::new() }; 256],
+        }
     }
 
     /// Adds a thread at the end, or at the front, of the queue of its priority.
@@ -30,6 +37,9 @@ impl Ready {
             queue.push_front(thread)
         } else {
             queue.push_back(thread)
+        }
+        if i16::from(priority) > self.top.get() {
+            self.top.set(priority.into());
         }
         let word = &self.bitmap[usize::from(priority >> 6)];
         word.set(word.get() | 1 << (priority & 63));
@@ -48,21 +58,33 @@ impl Ready {
             if word.get() == 0 {
                 self.summary.set(self.summary.get() & !(1 << (priority >> 6)));
             }
+            self.top.set(self.find());
         }
     }
 
     /// Whether somebody of at least this priority is ready.
     #[inline(always)]
     pub fn reaches(&self, priority: u8) -> bool {
-        self.summary.get() != 0 && self.highest().is_some_and(|highest| highest >= priority)
+        self.top.get() >= i16::from(priority)
+    }
+
+    /// Whether somebody of a higher priority is ready, or, if `equals`, of the same.
+    #[inline(always)]
+    pub fn reaches_over(&self, priority: u8, equals: bool) -> bool {
+        self.top.get() > i16::from(priority) - i16::from(equals)
     }
 
     /// The highest priority at which somebody is ready.
     #[inline]
     pub fn highest(&self) -> Option<u8> {
-        let index = self.summary.get().checked_ilog2()?;
-        let bit = self.bitmap.get(index as usize)?.get().checked_ilog2()?;
-        Some((index * 64 + bit) as u8)
+        u8::try_from(self.top.get()).ok()
+    }
+
+    /// Finds it in the bitmap.
+    fn find(&self) -> i16 {
+        let Some(index) = self.summary.get().checked_ilog2() else { return -1 };
+        let bit = self.bitmap[index as usize & 3].get().checked_ilog2().unwrap_or(0);
+        (index * 64 + bit) as i16
     }
 
     /// Takes out the first thread of the highest priority.

@@ -7,18 +7,26 @@ use core::mem::offset_of;
 use raw_cpuid::CpuId;
 use x86_64::registers::model_specific::Msr;
 
-/// What the entry code reaches through GS. The offsets of the first three are known to it.
+/// What the entry code reaches through GS.
 #[repr(C)]
-pub struct PerCpu {
-    /// End of the current thread's frame.
-    frame_end: Cell<u64>,
-    /// Top of the kernel stack.
+struct PerCpu {
+    /// Top of the kernel stack, as after a call.
     stack: Cell<u64>,
     scratch: Cell<u64>,
+    /// So that the 64-bit fields behind it are aligned.
+    padding: u32,
+    /// Its first stack pointer is the end of the current thread's frame.
+    task: UnsafeCell<TaskState>,
 }
 
-static_assertions::const_assert_eq!(offset_of!(PerCpu, stack), 8);
-static_assertions::const_assert_eq!(offset_of!(PerCpu, scratch), 16);
+/// Offset of the top of the kernel stack.
+pub const STACK: usize = offset_of!(PerCpu, stack);
+/// Offset of a place that the entry code may use.
+pub const SCRATCH: usize = offset_of!(PerCpu, scratch);
+/// Offset of the end of the current thread's frame.
+pub const FRAME_END: usize = offset_of!(PerCpu, task) + offset_of!(TaskState, rsp);
+
+static_assertions::const_assert!(FRAME_END.is_multiple_of(8));
 
 /// Kernel data that only one CPU touches, with interrupts off.
 #[repr(transparent)]
@@ -42,16 +50,19 @@ const IST_STACK: usize = 4096;
 #[repr(C, align(16))]
 struct Stack(UnsafeCell<[u8; IST_STACK]>);
 
-static PER_CPU: Exclusive<PerCpu> =
-    Exclusive(PerCpu { frame_end: Cell::new(0), stack: Cell::new(0), scratch: Cell::new(0) });
-static TASK: Exclusive<UnsafeCell<TaskState>> = Exclusive(UnsafeCell::new(TaskState {
-    reserved: 0,
-    rsp: [0; 3],
-    reserved2: 0,
-    ist: [0; 7],
-    reserved3: [0; 5],
-    io_map: size_of::<TaskState>() as u16,
-}));
+static PER_CPU: Exclusive<PerCpu> = Exclusive(PerCpu {
+    stack: Cell::new(0),
+    scratch: Cell::new(0),
+    padding: 0,
+    task: UnsafeCell::new(TaskState {
+        reserved: 0,
+        rsp: [0; 3],
+        reserved2: 0,
+        ist: [0; 7],
+        reserved3: [0; 5],
+        io_map: size_of::<TaskState>() as u16,
+    }),
+});
 static STACKS: Exclusive<[Stack; 3]> = Exclusive([const { Stack(UnsafeCell::new([0; IST_STACK])) }; 3]);
 /// Laid out so that `sysret` gives the selectors that Linux programs see.
 static DESCRIPTORS: Exclusive<UnsafeCell<[u64; 9]>> = Exclusive(UnsafeCell::new([
@@ -112,7 +123,7 @@ fn gate(address: u64, ist: u64, privilege: u64) -> [u64; 2] {
 /// Sets up tables and control registers.
 pub fn set_up() {
     let address = |symbol: *const u8| symbol.expose_provenance() as u64;
-    let task = TASK.0.get();
+    let task = PER_CPU.0.task.get();
     let task_address = task.expose_provenance() as u64;
     // SAFETY: single-threaded start; the statics are used by nobody else yet. The tables loaded are complete and stay for good.
     unsafe {
@@ -144,7 +155,7 @@ pub fn set_up() {
         let table = TablePointer { limit: 256 * 16 - 1, base: GATES.0.get().expose_provenance() as u64 };
         asm!("lidt [{}]", in(reg) &raw const table, options(nostack));
     }
-    PER_CPU.0.stack.set(address(&raw const boot_stack_top));
+    PER_CPU.0.stack.set(address(&raw const boot_stack_top) - 8);
     write_msr(GS_BASE, (&raw const PER_CPU).expose_provenance() as u64);
     write_msr(KERNEL_GS_BASE, 0);
     write_msr(EFER, read_msr(EFER) | 1);
@@ -191,23 +202,23 @@ pub fn fault_address() -> u64 {
 /// Entries into the kernel save registers in the frame that ends here.
 #[inline(always)]
 pub fn set_frame_end(end: u64) {
-    PER_CPU.0.frame_end.set(end);
-    // SAFETY: the field is the processor's to read only, at the next entry from user mode.
-    unsafe { (*TASK.0.get()).rsp[0] = end };
+    // SAFETY: the field is the processor's, and the entry code's, to read only, at the next entry from user mode; GS leads to the block
+    // from `set_up` on.
+    unsafe { asm!("mov gs:[{}], {}", const FRAME_END, in(reg) end, options(nostack, preserves_flags)) };
 }
 
-/// Both bases as they were last set, or-ed: 0 if both are 0.
-static BASES: Exclusive<Cell<u64>> = Exclusive(Cell::new(0));
+/// The bases that were last set.
+static BASES: Exclusive<[Cell<u64>; 2]> = Exclusive([Cell::new(0), Cell::new(0)]);
 
-/// Sets the user's FS and GS bases. A user that loads a selector can only change its base to 0; so only where the base was 0 and is to be
-/// 0 can the register be left alone.
-#[inline(always)]
-pub fn set_bases(fs: u64, gs: u64) {
-    if BASES.0.get() | fs | gs != 0 {
-        BASES.0.set(fs | gs);
-        write_msr(FS_BASE, fs);
-        write_msr(KERNEL_GS_BASE, gs);
+/// Sets the user's FS and GS bases; whether one of them is not 0. A user that loads a selector can only change its base to 0; so only
+/// where the base was 0 and is to be 0 can the register be left alone.
+pub fn set_bases(fs: u64, gs: u64) -> bool {
+    for (number, last, base) in [(FS_BASE, &BASES.0[0], fs), (KERNEL_GS_BASE, &BASES.0[1], gs)] {
+        if last.replace(base) | base != 0 {
+            write_msr(number, base);
+        }
     }
+    fs | gs != 0
 }
 
 /// Loads the page-table register.

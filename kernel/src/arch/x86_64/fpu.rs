@@ -69,9 +69,14 @@ pub fn mend(area: &FpuArea) {
     });
 }
 
-/// Saves the registers.
+/// Saves the registers of a thread that is not running. Whoever runs next finds them closed.
 pub fn save(area: &FpuArea) {
     without_trap();
+    store(area);
+    with_trap();
+}
+
+fn store(area: &FpuArea) {
     // SAFETY: the area is large enough (checked at the start) and aligned to 64.
     unsafe {
         if STATE.0.xsave.get() {
@@ -114,18 +119,20 @@ pub fn claim(k: &Kernel, thread: Ref<Thread>) {
         return;
     }
     if let Some(owner) = k.cpu.fpu_owner.get() {
-        save(&owner.fpu);
+        store(&owner.fpu);
     }
     load(&thread.fpu);
     thread.uses_fpu.set(true);
-    k.cpu.fpu_owner.set(Some(thread));
+    k.cpu.own_fpu(Some(thread));
 }
 
-/// A thread is about to run: without trap if the registers hold its state.
-#[inline(always)]
-pub fn switch_to(k: &Kernel, thread: Ref<Thread>) {
+/// A thread is about to run: without trap if the registers hold its state. Whether they do.
+pub fn switch_to(k: &Kernel, thread: Ref<Thread>) -> bool {
     let owns = k.cpu.fpu_owner.get() == Some(thread);
-    if owns == STATE.0.armed.get() {
-        if owns { without_trap() } else { with_trap() }
+    if owns {
+        without_trap()
+    } else {
+        with_trap()
     }
+    owns
 }

@@ -1,7 +1,7 @@
 //! What the portable part of the kernel asks of the processor.
 #![allow(unsafe_code)] // Privileged instructions.
 
-use super::{apic, cell, console, cpu, paging, time};
+use super::{apic, cell, console, cpu, time};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::Thread;
@@ -9,9 +9,9 @@ use core::arch::asm;
 use core::fmt::Write;
 
 pub use super::console::write as console_write;
-pub use super::fpu::{bytes as fpu_bytes, claim as fpu_claim, mend as fpu_mend, reset as fpu_reset, save as fpu_save};
+pub use super::fpu::{bytes as fpu_bytes, mend as fpu_mend, reset as fpu_reset, save as fpu_save};
 pub use super::ioapic::{mask as ioapic_mask, pins as ioapic_pins, route as ioapic_route};
-pub use super::paging::fill_kernel_half;
+pub use super::paging::{fill_kernel_half, kernel_root};
 pub use super::time::set_timer;
 
 /// The time-stamp counter.
@@ -50,22 +50,33 @@ pub fn invalidate_page(address: u64) {
     unsafe { asm!("invlpg [{}]", in(reg) address, options(nostack)) }
 }
 
-/// Loads the tables that map the kernel alone.
-pub fn load_kernel_root() {
-    cpu::load_root(paging::kernel_root());
+/// Loads other tables.
+pub fn load_root(root: u64) {
+    cpu::load_root(root);
 }
 
-/// Sets the processor up for a thread.
+/// Sets the processor up for a thread. `false`: [`switch_special`] has to do the rest.
 #[inline(always)]
-pub fn switch_to(k: &Kernel, thread: Ref<Thread>) {
-    let space = thread.space();
-    if k.cpu.loaded.get() != space {
-        k.cpu.loaded.set(space);
-        cpu::load_root(space.map_or(paging::kernel_root(), |space| space.root()));
+pub fn switch_to(k: &Kernel, thread: Ref<Thread>) -> bool {
+    let root = thread.root();
+    if k.cpu.loaded.get() != root {
+        k.cpu.loaded.set(root);
+        cpu::load_root(root);
     }
     cpu::set_frame_end(thread.address() + size_of::<crate::object::thread::Frame>() as u64);
-    cpu::set_bases(thread.fs_base.get(), thread.gs_base.get());
-    super::fpu::switch_to(k, thread);
+    !(k.cpu.special.get() | thread.special.get())
+}
+
+/// Sets segment bases and the FPU up for a thread, where the last one or this one uses them.
+pub fn switch_special(k: &Kernel, thread: Ref<Thread>) {
+    let bases = cpu::set_bases(thread.fs_base.get(), thread.gs_base.get());
+    k.cpu.special.set(bases | super::fpu::switch_to(k, thread));
+}
+
+/// The current thread wants the FPU.
+pub fn fpu_claim(k: &Kernel, thread: Ref<Thread>) {
+    super::fpu::claim(k, thread);
+    k.cpu.special.set(true);
 }
 
 /// Reads a port.

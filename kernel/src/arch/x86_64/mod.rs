@@ -16,9 +16,9 @@ mod paging;
 mod time;
 mod trap;
 
-use crate::first_process;
 use crate::kernel::{Kernel, Machine};
 use crate::memory::{Page, to_physical};
+use crate::{first_process, sched};
 use core::fmt::Write;
 use core::panic::PanicInfo;
 use ipc::image::{IMAGE_MAGIC, IMAGE_VERSION, ImageHeader, KernelHead, MAX_FIRST_SEGMENTS, MAX_RANGES};
@@ -33,7 +33,6 @@ fn kernel() -> &'static Kernel {
 
 unsafe extern "C" {
     static kernel_head: KernelHead;
-    fn leave() -> !;
 }
 
 /// First Rust code: on the boot tables, with a stack.
@@ -66,9 +65,7 @@ pub extern "C" fn start(in_cell: u64) -> ! {
     if let Err(why) = first_process::start(k, &header, header_address) {
         panic!("first process: {why}");
     }
-    let thread = trap::choose();
-    // SAFETY: `leave` takes the thread in rax; the processor is set up for it.
-    unsafe { core::arch::asm!("jmp {leave}", leave = sym leave, in("rax") thread, options(noreturn)) }
+    trap::run(k, sched::settle(k))
 }
 
 /// Reads and checks the image header, through the boot tables.
