@@ -28,7 +28,7 @@ mod trap;
 pub mod vault;
 
 pub use calls::{
-    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Message, Notification, Reply, Result,
+    AddressSpace, Cap, CapTable, Console, Endpoint, Frame, IoPort, Irq, Message, Notification, Object, Reply, Result,
     SchedContext, Thread, Untyped,
 };
 pub use ipc::{Error, ObjectType, Protection, Rights, Tag};
