@@ -7,7 +7,7 @@ use crate::memory::Ref;
 use crate::object::address_space::{AllSpaces, DyingSpaces};
 use crate::object::sched_context::Exhausted;
 use crate::object::thread::{InQueue, InTimeouts};
-use crate::object::{Irq, Thread, cap_table, irq};
+use crate::object::{AddressSpace, Irq, Thread, cap_table, irq};
 use crate::sched::ready::Ready;
 use core::cell::Cell;
 
@@ -25,9 +25,8 @@ pub struct Cpu {
     pub loaded: Cell<u64>,
     /// The thread whose FPU state is in the registers.
     pub fpu_owner: Cell<Option<Ref<Thread>>>,
-    /// Whether the processor holds anything of a thread that the next one must not see, or needs otherwise: segment bases that are not
-    /// 0, or FPU registers that are open to use.
-    pub special: Cell<bool>,
+    /// What the processor holds of the current thread that the next one must not see, or needs otherwise: [`special`](crate::object::thread::special).
+    pub special: Cell<u8>,
     /// Up to when time is accounted for.
     pub stamp: Cell<u64>,
     /// What the timer is set to; `u64::MAX`: nothing.
@@ -49,7 +48,7 @@ impl Cpu {
             exhausted: Heap::new(),
             loaded: Cell::new(0),
             fpu_owner: Cell::new(None),
-            special: Cell::new(false),
+            special: Cell::new(0),
             stamp: Cell::new(0),
             armed: Cell::new(u64::MAX),
             rotate: Cell::new(false),

@@ -168,7 +168,7 @@ pub fn call<const SIMPLE: bool>(
 pub fn foreign_call(k: &Kernel, thread: Ref<Thread>) -> Option<Fast> {
     let from = &thread.frame;
     let space = thread.space()?;
-    let slot = space.route(from.rax.get()).ok()?;
+    let slot = space.route_slot(from.rax.get())?;
     let endpoint = slot.object::<Endpoint>()?;
     let (server, reply) = waiting_server::<true>(&endpoint)?;
     let (time, priority) = lendable::<true>(&thread)?;
@@ -330,7 +330,7 @@ fn signal(k: &Kernel, thread: Ref<Thread>, table: Ref<CapTable>, slot: u64) -> O
         return None;
     }
     thread.frame.rax.set(0);
-    notification.take_first_waiter(waiter);
+    notification.take_out(waiter);
     waiter.frame.rax.set(0);
     waiter.frame.rdi.set(bits);
     Some(Fast::Switch(waiter))

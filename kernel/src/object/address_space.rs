@@ -535,12 +535,15 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// The slot of the route of a foreign call; it may be empty.
+    #[inline(always)]
+    pub fn route_slot(&self, number: u64) -> Option<&Slot> {
+        let route = self.route_of.get(usize::try_from(number).ok()?)?.get();
+        self.routes.get(decode_route(route))
+    }
+
     /// Where a foreign call goes, or the error number that answers it.
     pub fn route(&self, number: u64) -> Result<&Slot, u64> {
-        let route = usize::try_from(number).ok().and_then(|n| self.route_of.get(n)).map_or(0, Cell::get);
-        match self.routes.get(decode_route(route)) {
-            Some(slot) if !slot.is_empty() => Ok(slot),
-            _ => Err(errno::ENOSYS),
-        }
+        self.route_slot(number).filter(|slot| !slot.is_empty()).ok_or(errno::ENOSYS)
     }
 }

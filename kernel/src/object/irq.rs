@@ -105,13 +105,25 @@ impl Irq {
         Ok(true)
     }
 
-    /// It has come. A level-triggered pin stays masked until it is acknowledged.
-    pub fn fire(&self, k: &Kernel) {
+    /// The notification that it signals, and with which bits.
+    #[inline(always)]
+    pub fn signals(&self) -> Option<(Ref<Notification>, u64)> {
+        Some((self.notification.object()?, self.notification.badge()))
+    }
+
+    /// A level-triggered pin stays masked until it is acknowledged.
+    #[inline(always)]
+    pub fn hold(&self) {
         if let (true, Some(pin)) = (self.level.get(), self.pin.get()) {
             arch::ioapic_mask(pin, true);
         }
-        if let Some(notification) = self.notification.object::<Notification>() {
-            notification.signal(k, self.notification.badge());
+    }
+
+    /// It has come.
+    pub fn fire(&self, k: &Kernel) {
+        self.hold();
+        if let Some((notification, bits)) = self.signals() {
+            notification.signal(k, bits);
         }
     }
 

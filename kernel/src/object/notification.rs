@@ -61,11 +61,11 @@ impl Notification {
         }
     }
 
-    /// Takes out the first waiter, which is known and has no deadline.
+    /// Takes out a thread that waits here.
     #[inline(always)]
-    pub fn take_first_waiter(&self, thread: Ref<Thread>) {
+    pub fn take_out(&self, thread: Ref<Thread>) {
         thread.waiting_on.set(None);
-        self.waiters.remove_first(thread);
+        self.waiters.remove(thread);
     }
 
     /// Cancels one waiter; unbinds when there is none left.

@@ -20,6 +20,16 @@ pub mod entry {
     pub const WRITTEN: u64 = 0x101;
 }
 
+/// What a thread has that most have not; of a processor, what it holds of its thread.
+pub mod special {
+    /// An FS base that is not 0.
+    pub const FS: u8 = 1;
+    /// A GS base that is not 0.
+    pub const GS: u8 = 2;
+    /// Its FPU state is in the registers; of a processor: they are open to use.
+    pub const FPU: u8 = 4;
+}
+
 /// Registers, in the order in which the entry code pushes them. The processor itself pushes from `ss` down to `rip`.
 #[repr(C)]
 #[allow(missing_docs)]
@@ -206,9 +216,8 @@ pub struct Thread {
     root: Cell<u64>,
     /// The table in its slot.
     naming_by: Cell<Option<Ref<CapTable>>>,
-    /// Whether the processor must be set up for more than its general registers: it has a segment base that is not 0, or its FPU state is
-    /// in the registers.
-    pub special: Cell<bool>,
+    /// What the processor must be set up for besides its general registers: [`special`].
+    pub special: Cell<u8>,
     /// FPU state.
     pub fpu: FpuArea,
 }
@@ -308,7 +317,9 @@ impl Thread {
 
     /// Its segment bases have changed, or whether its FPU state is in the registers.
     pub fn see_special(&self, owns_fpu: bool) {
-        self.special.set(owns_fpu || self.fs_base.get() | self.gs_base.get() != 0);
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let bases = flag(self.fs_base.get() != 0, special::FS) | flag(self.gs_base.get() != 0, special::GS);
+        self.special.set(bases | flag(owns_fpu, special::FPU));
     }
 
     /// A slot of its table with a capability in it.

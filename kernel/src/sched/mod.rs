@@ -13,6 +13,7 @@ use crate::memory::Ref;
 use crate::object::irq;
 use crate::object::thread::State;
 use crate::object::{SchedContext, Thread};
+use ipc::Error;
 
 /// A thread that waited, or was stopped, may run.
 pub fn make_ready(k: &Kernel, thread: Ref<Thread>) {
@@ -63,6 +64,53 @@ pub fn preempt(k: &Kernel, current: Ref<Thread>, thread: Ref<Thread>, time: Ref<
         arm(k, Some(thread));
     }
     true
+}
+
+/// The fast path of interrupts: if all that one does is to wake a thread that is more urgent than the current one, which it found in user
+/// mode, that thread is current now. `None`: nothing has changed but the accounts.
+#[inline(always)]
+pub fn woken_by(k: &Kernel, current: Ref<Thread>, vector: u8) -> Option<Ref<Thread>> {
+    if vector == arch::TIMER_VECTOR { woken_by_timer(k, current) } else { woken_by_irq(k, current, vector) }
+}
+
+/// The time of a thread that waits, if it can run and is more urgent.
+#[inline(always)]
+fn urgent(thread: Ref<Thread>, current: Ref<Thread>) -> Option<Ref<SchedContext>> {
+    let time = thread.own_time.get()?;
+    (!time.exhausted() && time.priority() > current.priority()).then_some(time)
+}
+
+#[inline(always)]
+fn woken_by_timer(k: &Kernel, current: Ref<Thread>) -> Option<Ref<Thread>> {
+    let thread = k.cpu.timeouts.first()?;
+    let notification = thread.waiting_on.get()?;
+    let time = urgent(thread, current)?;
+    if !k.cpu.exhausted.is_empty() || k.cpu.now() < thread.deadline.get() || !preempt(k, current, thread, time) {
+        return None;
+    }
+    timeouts::cancel(k, thread);
+    notification.take_out(thread);
+    thread.frame.set_status(Err(Error::TimedOut));
+    // The timer has to be set anew for whatever comes next.
+    k.cpu.armed.set(u64::MAX);
+    arm(k, Some(thread));
+    Some(thread)
+}
+
+#[inline(always)]
+fn woken_by_irq(k: &Kernel, current: Ref<Thread>, vector: u8) -> Option<Ref<Thread>> {
+    let irq = k.irqs.get(usize::from(vector.checked_sub(irq::FIRST_VECTOR)?))?;
+    let (notification, bits) = irq.signals()?;
+    let thread = notification.waiters.first()?;
+    let time = urgent(thread, current)?;
+    if bits == 0 || thread.has_deadline.get() || !preempt(k, current, thread, time) {
+        return None;
+    }
+    irq.hold();
+    notification.take_out(thread);
+    thread.frame.set_status(Ok(()));
+    thread.frame.set_result(0, bits);
+    Some(thread)
 }
 
 /// `thread`, which waits, and is not current any more, waits until a deadline at most.

@@ -102,7 +102,11 @@ const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 
+/// PG, AM, WP, NE, ET, MP, PE; task switched (no FPU) until somebody wants it.
+const CR0: u64 = 1 << 31 | 1 << 18 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 3 | 1 << 1 | 1;
+
 /// Writes a model-specific register.
+#[inline(always)]
 pub fn write_msr(number: u32, value: u64) {
     // SAFETY: the callers in this directory write architectural registers with values that keep the kernel's state valid.
     unsafe { Msr::new(number).write(value) }
@@ -185,12 +189,10 @@ fn control_registers() {
             cr4 |= 1 << 11;
         }
     }
-    // PG, AM, WP, NE, ET, MP, PE; task switched (no FPU) until somebody wants it.
-    let cr0: u64 = 1 << 31 | 1 << 18 | 1 << 16 | 1 << 5 | 1 << 4 | 1 << 3 | 1 << 1 | 1;
     // SAFETY: the kernel's own mappings hold under all of these: nothing of it is user-accessible or both writable and executable.
     unsafe {
         asm!("mov cr4, {}", in(reg) cr4, options(nostack));
-        asm!("mov cr0, {}", in(reg) cr0, options(nostack));
+        asm!("mov cr0, {}", in(reg) CR0, options(nostack));
     }
 }
 
@@ -207,18 +209,29 @@ pub fn set_frame_end(end: u64) {
     unsafe { asm!("mov gs:[{}], {}", const FRAME_END, in(reg) end, options(nostack, preserves_flags)) };
 }
 
-/// The bases that were last set.
-static BASES: Exclusive<[Cell<u64>; 2]> = Exclusive([Cell::new(0), Cell::new(0)]);
+/// Sets the user's FS base.
+#[inline(always)]
+pub fn set_fs_base(base: u64) {
+    write_msr(FS_BASE, base);
+}
 
-/// Sets the user's FS and GS bases; whether one of them is not 0. A user that loads a selector can only change its base to 0; so only
-/// where the base was 0 and is to be 0 can the register be left alone.
-pub fn set_bases(fs: u64, gs: u64) -> bool {
-    for (number, last, base) in [(FS_BASE, &BASES.0[0], fs), (KERNEL_GS_BASE, &BASES.0[1], gs)] {
-        if last.replace(base) | base != 0 {
-            write_msr(number, base);
+/// Sets the user's GS base, which is exchanged with the kernel's on the way out.
+#[inline(always)]
+pub fn set_gs_base(base: u64) {
+    write_msr(KERNEL_GS_BASE, base);
+}
+
+/// Opens the FPU registers to use, or closes them: then the next use is an exception.
+#[inline(always)]
+pub fn open_fpu(open: bool) {
+    // SAFETY: the kernel itself uses no FPU instructions but those that save and load, where they are open.
+    unsafe {
+        if open {
+            asm!("clts", options(nostack));
+        } else {
+            asm!("mov cr0, {}", in(reg) CR0, options(nostack));
         }
     }
-    fs | gs != 0
 }
 
 /// Loads the page-table register.

@@ -1,7 +1,7 @@
 //! FPU, SSE and AVX state: kept in the registers until another thread wants them. Threads that never use them never pay.
 #![allow(unsafe_code)] // The instructions that save and load the state.
 
-use super::cpu::Exclusive;
+use super::cpu::{self, Exclusive};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::Thread;
@@ -14,16 +14,10 @@ struct State {
     xsave: Cell<bool>,
     components: Cell<u64>,
     bytes: Cell<usize>,
-    /// The processor raises an exception on FPU instructions.
-    armed: Cell<bool>,
 }
 
-static STATE: Exclusive<State> = Exclusive(State {
-    xsave: Cell::new(false),
-    components: Cell::new(3),
-    bytes: Cell::new(512),
-    armed: Cell::new(true),
-});
+static STATE: Exclusive<State> =
+    Exclusive(State { xsave: Cell::new(false), components: Cell::new(3), bytes: Cell::new(512) });
 
 /// Chooses how state is saved, and what belongs to it: x87, SSE, and AVX where there is room.
 pub fn set_up() {
@@ -71,9 +65,9 @@ pub fn mend(area: &FpuArea) {
 
 /// Saves the registers of a thread that is not running. Whoever runs next finds them closed.
 pub fn save(area: &FpuArea) {
-    without_trap();
+    cpu::open_fpu(true);
     store(area);
-    with_trap();
+    cpu::open_fpu(false);
 }
 
 fn store(area: &FpuArea) {
@@ -98,23 +92,9 @@ fn load(area: &FpuArea) {
     }
 }
 
-fn without_trap() {
-    if STATE.0.armed.replace(false) {
-        // SAFETY: allows FPU instructions.
-        unsafe { asm!("clts", options(nostack)) }
-    }
-}
-
-fn with_trap() {
-    if !STATE.0.armed.replace(true) {
-        // SAFETY: forbids FPU instructions; the rest of the register stays.
-        unsafe { asm!("mov {t}, cr0", "or {t}, 8", "mov cr0, {t}", t = out(reg) _, options(nostack)) }
-    }
-}
-
 /// The current thread wants the FPU.
 pub fn claim(k: &Kernel, thread: Ref<Thread>) {
-    without_trap();
+    cpu::open_fpu(true);
     if k.cpu.fpu_owner.get() == Some(thread) {
         return;
     }
@@ -124,15 +104,4 @@ pub fn claim(k: &Kernel, thread: Ref<Thread>) {
     load(&thread.fpu);
     thread.uses_fpu.set(true);
     k.cpu.own_fpu(Some(thread));
-}
-
-/// A thread is about to run: without trap if the registers hold its state. Whether they do.
-pub fn switch_to(k: &Kernel, thread: Ref<Thread>) -> bool {
-    let owns = k.cpu.fpu_owner.get() == Some(thread);
-    if owns {
-        without_trap()
-    } else {
-        with_trap()
-    }
-    owns
 }

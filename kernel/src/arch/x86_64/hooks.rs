@@ -5,6 +5,7 @@ use super::{apic, cell, console, cpu, time};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::Thread;
+use crate::object::thread::special;
 use core::arch::asm;
 use core::fmt::Write;
 
@@ -33,15 +34,17 @@ pub fn interrupt_window() {
     unsafe { asm!("sti", "nop", "cli", options(nostack)) }
 }
 
-/// An interrupt has come: acknowledges and notes it.
-pub fn note_interrupt(k: &Kernel, vector: u8) {
-    if vector != apic::SPURIOUS_VECTOR {
-        apic::end_of_interrupt();
-        if vector == crate::arch::TIMER_VECTOR {
-            cell::answer();
-        }
-        k.cpu.note_interrupt(vector);
+/// An interrupt has come: acknowledges it. `false`: it means nothing.
+#[inline(always)]
+pub fn acknowledge(vector: u8) -> bool {
+    if vector == apic::SPURIOUS_VECTOR {
+        return false;
     }
+    apic::end_of_interrupt();
+    if vector == crate::arch::TIMER_VECTOR {
+        cell::answer();
+    }
+    true
 }
 
 /// Forgets a translation.
@@ -64,19 +67,30 @@ pub fn switch_to(k: &Kernel, thread: Ref<Thread>) -> bool {
         cpu::load_root(root);
     }
     cpu::set_frame_end(thread.address() + size_of::<crate::object::thread::Frame>() as u64);
-    !(k.cpu.special.get() | thread.special.get())
+    k.cpu.special.get() | thread.special.get() == 0
 }
 
-/// Sets segment bases and the FPU up for a thread, where the last one or this one uses them.
+/// Sets segment bases and the FPU up for a thread, where the last one or this one uses them. A user that loads a selector can only change
+/// its base to 0; so only where the base was 0 and is to be 0 can the register be left alone.
+#[inline(always)]
 pub fn switch_special(k: &Kernel, thread: Ref<Thread>) {
-    let bases = cpu::set_bases(thread.fs_base.get(), thread.gs_base.get());
-    k.cpu.special.set(bases | super::fpu::switch_to(k, thread));
+    let wanted = thread.special.get();
+    let last = k.cpu.special.replace(wanted);
+    if (last | wanted) & special::FS != 0 {
+        cpu::set_fs_base(thread.fs_base.get());
+    }
+    if (last | wanted) & special::GS != 0 {
+        cpu::set_gs_base(thread.gs_base.get());
+    }
+    if (last ^ wanted) & special::FPU != 0 {
+        cpu::open_fpu(wanted & special::FPU != 0);
+    }
 }
 
 /// The current thread wants the FPU.
 pub fn fpu_claim(k: &Kernel, thread: Ref<Thread>) {
     super::fpu::claim(k, thread);
-    k.cpu.special.set(true);
+    k.cpu.special.set(thread.special.get());
 }
 
 /// Reads a port.

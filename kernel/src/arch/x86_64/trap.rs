@@ -366,7 +366,15 @@ extern "C" fn trap_from_user(thread: Ref<Thread>) -> ! {
             let address = if vector == 14 { cpu::fault_address() } else { 0 };
             fault::fault(k, thread, vector, thread.frame.error.get(), address);
         }
-        _ => hooks::note_interrupt(k, vector as u8),
+        _ => {
+            let vector = vector as u8;
+            if hooks::acknowledge(vector) {
+                match sched::woken_by(k, thread, vector) {
+                    Some(woken) => run(k, woken),
+                    None => k.cpu.note_interrupt(vector),
+                }
+            }
+        }
     }
     run(k, sched::settle(k))
 }
@@ -377,5 +385,7 @@ extern "C" fn trap_from_kernel(vector: u64, error: u64, rip: u64) {
     if vector < 32 {
         panic!("exception {vector} in the kernel: error {error:#x}, rip {rip:#x}, address {:#x}", cpu::fault_address());
     }
-    hooks::note_interrupt(kernel(), vector as u8);
+    if hooks::acknowledge(vector as u8) {
+        kernel().cpu.note_interrupt(vector as u8);
+    }
 }
