@@ -17,6 +17,7 @@ pub mod machine;
 pub mod process;
 pub mod realm;
 pub mod standalone;
+pub mod stretch;
 pub mod suite;
 pub mod suites;
 pub mod vm;

@@ -4,7 +4,7 @@
 use super::loops;
 use super::run::is_done;
 use super::workshop::{Loop, Workshop, made};
-use rt::calls::time::Policy;
+use rt::calls::yield_now;
 use rt::{AddressSpace, Cap, Endpoint, Frame, Notification, ObjectType, Protection, Rights, Start};
 
 /// Capabilities that are derived from one and revoked.
@@ -30,8 +30,6 @@ pub fn beside(w: &mut Workshop, sleeper: &Loop) {
     w.start(&background(&raw const loops::faults), one, table, Some(Cap::new(super::workshop::ENDPOINT)));
     w.start(&background(&raw const loops::faults), one, table, Some(faults));
     w.start(sleeper, Start::ADDRESS_SPACE, table, None);
-    made(Start::SCHED_CONTEXT.configure(own, Policy::RoundRobin, 50_000, 0, 0));
-
     let root: Cap<Notification> = w.make(0);
     let large: Cap<Frame> = w.make(LARGE);
     let tables: Cap<AddressSpace> = w.make(3 << 20);
@@ -44,17 +42,24 @@ pub fn beside(w: &mut Workshop, sleeper: &Loop) {
         map_a_gigabyte(tables, large, 0);
         for _ in 0..8 {
             // Zeroed anew each time: what was made there before has gone, and the memory with it.
-            made(Start::UNTYPED.retype(ObjectType::Frame, LARGE, large_slot, 1));
+            made(w.scratch.retype(ObjectType::Frame, LARGE, large_slot, 1));
             made(Start::CAP_TABLE.delete(large_slot));
         }
         rounds += 1;
         done |= is_done();
     }
-    made(Start::SCHED_CONTEXT.configure(own, Policy::Fifo, 0, 0, 0));
+}
+
+/// Lets the others have their turns every now and then: this thread has no quantum.
+fn give_way(index: u32) {
+    if index.is_multiple_of(1024) {
+        yield_now();
+    }
 }
 
 fn revoke(root: Cap<Notification>) {
     for index in 0..DESCENDANTS {
+        give_way(index);
         // Half of them in a chain, half of them side by side.
         let source = if index % 2 == 0 || index < 2 { root.slot() } else { FIRST + index - 2 };
         made(Start::CAP_TABLE.copy(FIRST + index, Cap::<Notification>::new(source), Rights::all(), 0));
@@ -66,7 +71,8 @@ fn revoke(root: Cap<Notification>) {
 /// Maps a frame again and again, its first page `shift` bytes behind a multiple of 2 MiB, and unmaps all of it.
 fn map_a_gigabyte(space: Cap<AddressSpace>, frame: Cap<Frame>, shift: u64) {
     let writable = Protection::READ | Protection::WRITE;
-    for offset in (0..GIGABYTE).step_by(LARGE as usize) {
+    for (index, offset) in (0..GIGABYTE).step_by(LARGE as usize).enumerate() {
+        give_way(index as u32 * 16);
         made(space.map(frame, 0, AT + shift + offset, LARGE / PAGE, writable));
     }
     made(space.unmap(AT, GIGABYTE / PAGE + 1));

@@ -4,7 +4,7 @@
 //! end of some memory of its own. A sample is the difference of two readings of the counter: one more than the instructions between.
 #![allow(unsafe_code)] // Threads in assembly, and the addresses of their entries.
 
-use super::workshop::{DATA, DONE, ENDPOINT, MEASURED, PARK, REPLY};
+use super::workshop::{DATA, ENDPOINT, MEASURED, PARK, REPLY, SIGNAL_DONE, SIGNAL_MEASURED};
 use core::arch::global_asm;
 use core::mem::offset_of;
 use ipc::message::{MessageBuffer, Request};
@@ -99,7 +99,7 @@ signals:
 1:  rdtsc
     mov dword ptr [{data}], eax
     mov eax, {signal}
-    mov edi, {measured}
+    mov edi, {signal_measured}
     syscall
     jmp 1b
 
@@ -180,7 +180,7 @@ calls_for_ever:
 
 finished:
     mov eax, {signal}
-    mov edi, {done}
+    mov edi, {signal_done}
     syscall
     mov eax, {wait}
     mov edi, {park}
@@ -198,7 +198,8 @@ loops_end:
     reply_receive = const Request::new(Call::ReplyReceive, REPLY, 0).0,
     endpoint = const ENDPOINT,
     measured = const MEASURED,
-    done = const DONE,
+    signal_measured = const SIGNAL_MEASURED,
+    signal_done = const SIGNAL_DONE,
     park = const PARK,
     data = const DATA,
     deadline = const offset_of!(MessageBuffer, deadline),

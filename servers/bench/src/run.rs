@@ -3,7 +3,7 @@
 use super::load;
 use super::loops::{self, FOREIGN_END, NO_OVERHEAD, OVERHEAD};
 use super::workshop::{DONE, ENDPOINT, Loop, MOST, Workshop, made};
-use rt::{Cap, Endpoint, Notification, Start, Thread, Untyped, log};
+use rt::{Cap, Endpoint, Notification, Start, Thread, log};
 
 /// Samples of a measurement whose paths are all the same.
 const SOME: usize = 1000;
@@ -54,14 +54,12 @@ pub fn main(_: Start) -> ! {
     w.clear();
 
     // What each of sixteen threads takes of the memory that the kernel is given.
-    let first = Start::UNTYPED.info();
-    let before = made(first).used;
     let slot = w.slot();
     for _ in 1..16 {
         w.slot();
     }
-    made(Start::UNTYPED.retype(rt::ObjectType::Thread, 0, slot, 16));
-    let used = made(Cap::<Untyped>::info(Start::UNTYPED)).used - before.next_multiple_of(4096);
+    made(w.scratch.retype(rt::ObjectType::Thread, 0, slot, 16));
+    let used = made(w.scratch.info()).used;
     say("kernel.ram_per_thread", &mut [(used / 16) as u32], 0);
     w.clear();
 

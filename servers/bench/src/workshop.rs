@@ -4,7 +4,9 @@
 use super::loops;
 use ipc::message::Registers;
 use rt::calls::time::Policy;
-use rt::{AddressSpace, Cap, CapTable, Endpoint, Frame, Notification, Object, Protection, Start, Thread};
+use rt::{
+    AddressSpace, Cap, CapTable, Endpoint, Frame, Notification, Object, Protection, Rights, Start, Thread, Untyped,
+};
 
 /// The endpoint that loops call and serve on.
 pub const ENDPOINT: u32 = 65;
@@ -16,6 +18,10 @@ pub const DONE: u32 = 67;
 pub const PARK: u32 = 68;
 /// The notification whose wake-up is measured.
 pub const MEASURED: u32 = 69;
+/// The right to signal it: a badge says which bits.
+pub const SIGNAL_MEASURED: u32 = 70;
+/// The right to say that a loop has its samples.
+pub const SIGNAL_DONE: u32 = 71;
 /// The first slot that is given out.
 const FIRST: u32 = 80;
 
@@ -33,8 +39,17 @@ pub const MOST: usize = 10_000;
 const WRITABLE: Protection = Protection::READ.union(Protection::WRITE);
 const USER_FLAGS: u64 = 0x202;
 
+/// Memory for what one measurement needs: all of it is free again after that.
+const PASSING: u64 = 11 << 20;
+/// Memory for what is made and deleted within one.
+const SCRATCH: u64 = 4 << 20;
+
 /// Its state.
 pub struct Workshop {
+    /// What objects are made of now.
+    memory: Cap<Untyped>,
+    /// Memory of which nothing else is made.
+    pub scratch: Cap<Untyped>,
     next: u32,
     base: u32,
     code: Cap<Frame>,
@@ -57,6 +72,8 @@ impl Workshop {
     /// With what all have in common.
     pub fn new() -> Workshop {
         let mut workshop = Workshop {
+            memory: Start::UNTYPED,
+            scratch: Cap::new(0),
             next: FIRST,
             base: FIRST,
             code: Cap::new(0),
@@ -66,6 +83,9 @@ impl Workshop {
         };
         for slot in [DONE, PARK, MEASURED] {
             made(Start::UNTYPED.make::<Notification>(0, slot));
+        }
+        for (slot, signal) in [(DONE, SIGNAL_DONE), (MEASURED, SIGNAL_MEASURED)] {
+            made(Start::CAP_TABLE.copy(signal, Cap::<Notification>::new(slot), Rights::WRITE, 1));
         }
         workshop.code = workshop.make(PAGE);
         workshop.data = workshop.make(PAGE);
@@ -77,6 +97,8 @@ impl Workshop {
         unsafe { core::ptr::copy_nonoverlapping(page.as_ptr(), CODE as *mut u8, page.len()) };
         made(Start::ADDRESS_SPACE.unmap(CODE, 1));
         workshop.furnish(Start::ADDRESS_SPACE);
+        workshop.scratch = workshop.make(SCRATCH);
+        workshop.memory = workshop.make(PASSING);
         workshop.base = workshop.next;
         workshop
     }
@@ -90,7 +112,7 @@ impl Workshop {
     /// Makes an object.
     pub fn make<T: Object>(&mut self, size: u64) -> Cap<T> {
         let slot = self.slot();
-        made(Start::UNTYPED.make(size, slot))
+        made(self.memory.make(size, slot))
     }
 
     fn furnish(&self, space: Cap<AddressSpace>) {
@@ -108,8 +130,8 @@ impl Workshop {
 
     /// A new endpoint and Reply for a server.
     pub fn service(&mut self) {
-        made(Start::UNTYPED.make::<Endpoint>(0, ENDPOINT));
-        made(Start::UNTYPED.make::<rt::Reply>(0, REPLY));
+        made(self.memory.make::<Endpoint>(0, ENDPOINT));
+        made(self.memory.make::<rt::Reply>(0, REPLY));
     }
 
     /// Starts a thread in a space, with this table (none: a foreign thread).

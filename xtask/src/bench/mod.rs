@@ -4,6 +4,7 @@
 //! of an emulator are not.
 
 mod boot;
+mod kernel;
 mod realm;
 mod size;
 
@@ -31,17 +32,25 @@ pub struct Figure {
     pub unit: &'static str,
     /// The promise, if there is one.
     pub at_most: Option<u64>,
+    /// Median, minimum, maximum and number, if it was measured more than once.
+    pub spread: Option<[u64; 4]>,
 }
 
 impl Figure {
     /// A figure without a promise.
     pub fn new(name: impl Into<String>, value: u64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, at_most: None }
+        Self { name: name.into(), value, unit, at_most: None, spread: None }
     }
 
     /// The same with one.
     pub fn at_most(mut self, limit: u64) -> Self {
         self.at_most = Some(limit);
+        self
+    }
+
+    /// The same with median, minimum, maximum and number of the samples.
+    pub fn of(mut self, spread: [u64; 4]) -> Self {
+        self.spread = Some(spread);
         self
     }
 
@@ -54,6 +63,7 @@ impl Figure {
 /// All groups.
 pub const GROUPS: &[Group] = &[
     Group { name: "size", what: "bytes of image and hypervisor", measure: size::measure },
+    Group { name: "kernel", what: "instructions of kernel calls, and of closed interrupts", measure: kernel::measure },
     Group { name: "boot", what: "instructions until the servers are ready", measure: boot::measure },
     Group { name: "realm", what: "instructions of system calls, and VM exits", measure: realm::measure },
 ];

@@ -22,12 +22,17 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
         Figure::new("image.bytes", file(&realm.directory.join("srtos.bin"))?, "bytes"),
         Figure::new("hypervisor.bytes", file(&realm.hypervisor)?, "bytes"),
         Figure::new("hypervisor.text", text(&linked.join("hypervisor"))?, "bytes").at_most(128 << 10),
-        Figure::new("kernel.text", text(&linked.join("kernel"))?, "bytes").at_most(96 << 10),
+        kernel_text(&linked)?,
     ];
     for server in ["init", "linux", "vfs-proxy"] {
         figures.push(Figure::new(format!("{server}.text"), text(&linked.join(server))?, "bytes"));
     }
     Ok(figures)
+}
+
+/// Bytes of the kernel's instructions.
+pub fn kernel_text(linked: &Path) -> Result<Figure> {
+    Ok(Figure::new("kernel.text", text(&linked.join("kernel"))?, "bytes").at_most(96 << 10))
 }
 
 /// Bytes of executable segments.

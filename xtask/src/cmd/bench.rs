@@ -16,7 +16,7 @@ pub fn run(tree: &Tree, options: cli::Bench) -> Result<u8> {
         let names: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
         bail!("there is no such group; there are: {}", names.join(", "));
     }
-    let mut missed = 0;
+    let mut missed = Vec::new();
     for group in groups {
         say(&format!("measuring {}: {}", group.name, group.what));
         for figure in (group.measure)(tree)? {
@@ -25,11 +25,13 @@ pub fn run(tree: &Tree, options: cli::Bench) -> Result<u8> {
             } else {
                 println!("{}", line(&figure));
             }
-            missed += u32::from(!figure.kept());
+            if !figure.kept() {
+                missed.push(figure.name);
+            }
         }
     }
-    if options.check && missed > 0 {
-        say(&format!("{missed} figures are not as promised"));
+    if options.check && !missed.is_empty() {
+        say(&format!("not as promised: {}", missed.join(", ")));
         return Ok(1);
     }
     Ok(0)
@@ -41,7 +43,11 @@ fn line(figure: &Figure) -> String {
         Some(limit) => format!("  MISSED: at most {limit}"),
         None => String::new(),
     };
-    format!("{:<40} {:>12} {}{promise}", figure.name, figure.value, figure.unit)
+    let spread = match figure.spread {
+        Some([median, min, max, n]) if n > 1 => format!("  median {median} min {min} max {max} n {n}"),
+        _ => String::new(),
+    };
+    format!("{:<40} {:>12} {}{spread}{promise}", figure.name, figure.value, figure.unit)
 }
 
 fn json(figure: &Figure) -> serde_json::Value {
@@ -51,5 +57,9 @@ fn json(figure: &Figure) -> serde_json::Value {
         "unit": figure.unit,
         "at_most": figure.at_most,
         "kept": figure.kept(),
+        "median": figure.spread.map(|spread| spread[0]),
+        "min": figure.spread.map(|spread| spread[1]),
+        "max": figure.spread.map(|spread| spread[2]),
+        "n": figure.spread.map(|spread| spread[3]),
     })
 }
