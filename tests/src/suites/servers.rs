@@ -1,6 +1,6 @@
 //! Servers crash, each in each way: the verdict is exact, a new instance goes on, and nobody else notices.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,6 +27,8 @@ pub const RT: Suite = Suite {
         case("cell_restart", cell_restart),
         case("supervisor", supervisor),
         case("dmesg", |bench| bench.dmesg_is_clean()),
+        // The last one: nothing is left of Linux after it.
+        case("linux_panics", linux_panics),
     ],
 };
 
@@ -224,4 +226,35 @@ fn supervisor(bench: &mut Bench<'_>) -> Result<()> {
     let order = bench.sh("crtos server kill heartbeat")?;
     same("an order", (order.status, said(&order).contains("the supervisor does not answer")), (1, true))?;
     cell_restart(bench)
+}
+
+/// Linux panics, and the heartbeat goes on.
+fn linux_panics(bench: &mut Bench<'_>) -> Result<()> {
+    // What it prints nobody would hear.
+    bench.ok("setsid /bin/bash -c 'sleep 1; echo c > /proc/sysrq-trigger' </dev/null >/dev/null 2>&1 & true")?;
+    let logs = bench.vm()?.logs().to_owned();
+    let read =
+        |name: &str| -> Result<String> { Ok(String::from_utf8_lossy(&std::fs::read(logs.join(name))?).into_owned()) };
+    let beat = || -> Result<u64> {
+        let log = read("hypervisor.log")?;
+        let last = log.lines().rev().find_map(|line| line.split_once("heartbeat: beat ")?.1.trim().parse().ok());
+        Ok(last.unwrap_or(0))
+    };
+    until(|| Ok(read("linux.log")?.contains("Kernel panic")))?;
+    let then = beat()?;
+    until(|| Ok(beat()? >= then + 60))?;
+    bench.reboot();
+    Ok(())
+}
+
+/// Waits for something to become true; not for ever.
+fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(120);
+    while !is_so()? {
+        if Instant::now() > end {
+            bail!("it has not happened within two minutes");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }

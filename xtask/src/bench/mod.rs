@@ -4,6 +4,7 @@
 //! of an emulator are not.
 
 mod boot;
+mod faults;
 mod kernel;
 mod realm;
 mod size;
@@ -65,6 +66,7 @@ pub const GROUPS: &[Group] = &[
     Group { name: "size", what: "bytes of image and hypervisor", measure: size::measure },
     Group { name: "kernel", what: "instructions of kernel calls, and of closed interrupts", measure: kernel::measure },
     Group { name: "boot", what: "instructions until the servers are ready", measure: boot::measure },
+    Group { name: "faults", what: "instructions from a crash to the new instance", measure: faults::measure },
     Group { name: "realm", what: "instructions of system calls, and VM exits", measure: realm::measure },
 ];
 

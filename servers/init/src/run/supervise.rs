@@ -145,8 +145,11 @@ impl Supervisor {
                 state.watch = Watch::default();
                 self.places[index].clear()?;
                 self.build(index)?;
-                log!("server {} restarted, generation {}", self.name(index), self.states[index].generation);
-                self.run_instance(index)
+                let result = self.run_instance(index);
+                let ticks = rt::time::now() - now;
+                let generation = self.states[index].generation;
+                log!("server {} restarted, generation {generation}, {ticks} ticks after its death", self.name(index));
+                result
             }
         }
     }
