@@ -332,7 +332,7 @@ impl AddressSpace {
         };
         let physical = frame.memory_base() + first * PAGE_SIZE;
         let unit = if large { LARGE_PAGES } else { 1 };
-        if large && !(address.is_multiple_of(LARGE_BYTES) && physical.is_multiple_of(LARGE_BYTES) && pages % unit == 0)
+        if large && !(address.is_multiple_of(LARGE_BYTES) && physical.is_multiple_of(LARGE_BYTES) && pages.is_multiple_of(unit))
         {
             return (0, Err(Error::InvalidArgument));
         }

@@ -44,7 +44,7 @@ fn parse(line: &str) -> Option<(String, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
+mod unit {
     use super::parse;
 
     #[test]

@@ -80,7 +80,7 @@ fn figure(lines: &[String], name: &str, limit: u64) -> Result<Figure> {
 }
 
 #[cfg(test)]
-mod tests {
+mod unit {
     use super::*;
 
     #[test]
