@@ -200,14 +200,18 @@ impl AddressSpace {
             0 => {
                 let run = self.runs.iter().find(|run| run.pages.get() > 0)?;
                 run.pages.set(run.pages.get() - 1);
-                table(run.next.replace(run.next.get() + PAGE_SIZE))
+                let page = table(run.next.replace(run.next.get() + PAGE_SIZE));
+                page.clear();
+                page
             }
+            // An empty table that came back, with the link in its first entry.
             head => {
-                self.free.set(table(head).read(0));
-                table(head)
+                let page = table(head);
+                self.free.set(page.read(0));
+                page.write(0, 0);
+                page
             }
         };
-        page.clear();
         Some(page)
     }
 
@@ -349,7 +353,8 @@ impl AddressSpace {
             }
             attachments::count(attachment, unit as i32);
             done += unit;
-            if done / unit % BATCH == 0 && done < pages && k.interrupted() {
+            // Each can take up to three new tables.
+            if done < pages && k.interrupted() {
                 return (done, Err(Error::Partial));
             }
         }

@@ -53,7 +53,17 @@ pub fn charge(k: &Kernel) {
 /// goes to the front of its equals. `false`: the scheduler has something to see to first, and nothing but the accounts has changed.
 #[inline(always)]
 pub fn preempt(k: &Kernel, current: Ref<Thread>, thread: Ref<Thread>, time: Ref<SchedContext>) -> bool {
-    charge(k);
+    preempt_at(k, current, thread, time, k.cpu.now())
+}
+
+#[inline(always)]
+fn preempt_at(k: &Kernel, current: Ref<Thread>, thread: Ref<Thread>, time: Ref<SchedContext>, now: u64) -> bool {
+    let ticks = now.saturating_sub(k.cpu.stamp.replace(now));
+    if let Some(time) = current.time()
+        && time.charge(k, now, ticks)
+    {
+        rotate(k);
+    }
     if k.cpu.attention.get() {
         return false;
     }
@@ -85,10 +95,12 @@ fn woken_by_timer(k: &Kernel, current: Ref<Thread>) -> Option<Ref<Thread>> {
     let thread = k.cpu.timeouts.first()?;
     let notification = thread.waiting_on.get()?;
     let time = urgent(thread, current)?;
-    if !k.cpu.exhausted.is_empty() || k.cpu.now() < thread.deadline.get() || !preempt(k, current, thread, time) {
+    let now = k.cpu.now();
+    if !k.cpu.exhausted.is_empty() || now < thread.deadline.get() || !preempt_at(k, current, thread, time, now) {
         return None;
     }
-    timeouts::cancel(k, thread);
+    thread.has_deadline.set(false);
+    k.cpu.timeouts.remove_first(thread);
     notification.take_out(thread);
     thread.frame.set_status(Err(Error::TimedOut));
     // The timer has to be set anew for whatever comes next.

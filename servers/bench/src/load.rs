@@ -12,6 +12,8 @@ const DESCENDANTS: u32 = 10_000;
 const FIRST: u32 = 1000;
 const PAGE: u64 = 4096;
 const LARGE: u64 = 2 << 20;
+/// Added to a size: aligned to 2 MiB.
+const ALIGNED: u64 = 21;
 const GIGABYTE: u64 = 1 << 30;
 /// Where the gigabyte is mapped.
 const AT: u64 = 1 << 32;
@@ -31,15 +33,15 @@ pub fn beside(w: &mut Workshop, sleeper: &Loop) {
     w.start(&background(&raw const loops::faults), one, table, Some(faults));
     w.start(sleeper, Start::ADDRESS_SPACE, table, None);
     let root: Cap<Notification> = w.make(0);
-    let large: Cap<Frame> = w.make(LARGE);
+    let large: Cap<Frame> = w.make(LARGE + ALIGNED);
     let tables: Cap<AddressSpace> = w.make(3 << 20);
     let large_slot = w.slot();
     let (mut rounds, mut done) = (0, false);
     while !done || rounds < 2 {
         revoke(root);
-        // By small pages, and by large ones if the kernel has them.
-        map_a_gigabyte(tables, large, PAGE);
-        map_a_gigabyte(tables, large, 0);
+        // By small pages, and by large ones.
+        map_a_gigabyte(tables, large, PAGE, Protection::empty());
+        map_a_gigabyte(tables, large, 0, Protection::LARGE);
         for _ in 0..8 {
             // Zeroed anew each time: what was made there before has gone, and the memory with it.
             made(w.scratch.retype(ObjectType::Frame, LARGE, large_slot, 1));
@@ -69,8 +71,8 @@ fn revoke(root: Cap<Notification>) {
 }
 
 /// Maps a frame again and again, its first page `shift` bytes behind a multiple of 2 MiB, and unmaps all of it.
-fn map_a_gigabyte(space: Cap<AddressSpace>, frame: Cap<Frame>, shift: u64) {
-    let writable = Protection::READ | Protection::WRITE;
+fn map_a_gigabyte(space: Cap<AddressSpace>, frame: Cap<Frame>, shift: u64, large: Protection) {
+    let writable = Protection::READ | Protection::WRITE | large;
     for (index, offset) in (0..GIGABYTE).step_by(LARGE as usize).enumerate() {
         give_way(index as u32 * 16);
         made(space.map(frame, 0, AT + shift + offset, LARGE / PAGE, writable));

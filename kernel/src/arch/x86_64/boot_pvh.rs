@@ -54,6 +54,7 @@ boot_common:
     call *%rax
     ud2
 
+    .section .boot.tables, "aw", @progbits
     .balign 4096, 0
 boot_root:
     .quad boot_low + 3

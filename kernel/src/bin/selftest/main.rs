@@ -156,6 +156,7 @@ mod program {
         // A page fault whose handler lets the load succeed.
         mov rax, qword ptr [0x50000]
         // FPU state is kept.
+        add rax, {in_xmm3}
         movq xmm3, rax
         mov eax, 1
         syscall
@@ -175,12 +176,21 @@ mod program {
         mov eax, 60
         syscall
         ud2
-        "#
+        "#,
+        in_xmm3 = const IN_XMM3,
     );
     unsafe extern "C" {
         static client_code: u8;
         static foreign_code: u8;
     }
+
+    // What this thread finds in a register that it has never used.
+    global_asm!(".globl unused_xmm3", "unused_xmm3:", "movq rax, xmm3", "ret");
+    unsafe extern "C" {
+        fn unused_xmm3() -> u64;
+    }
+    /// What another one has there.
+    const IN_XMM3: u64 = 0x5eed;
 
     // The cheapest client and server there can be: what is counted is the kernel.
     global_asm!(
@@ -368,6 +378,14 @@ mod program {
         assert_eq!((out.status, out.words[0]), (0, 0));
         assert_eq!(call(Call::ThreadState, THREAD, &[]).rdi, 6);
         say!("selftest: page fault repaired, divide error reported at {:#x}", out.words[3]);
+
+        // Looking at its FPU state does not open it to whoever looks.
+        let copied = ok(Call::ThreadFpu, THREAD, &[0x1100_0000 + 2048, 512, 0]);
+        // SAFETY: the kernel has written that part of the own message buffer; XMM3 lies 208 bytes into the image.
+        assert_eq!((copied.rdi, unsafe { ((0x1100_0000 + 2048 + 208) as *const u64).read_volatile() }), (512, IN_XMM3));
+        // SAFETY: reads a register that nothing here uses.
+        assert_eq!(unsafe { unused_xmm3() }, 0);
+        say!("selftest: the FPU state of another thread is not seen");
 
         crimes::all();
 
