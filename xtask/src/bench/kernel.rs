@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use ::tests::standalone::Standalone;
+use ::tests::stretch::Report;
 use anyhow::{Context, Result, bail};
-use tests::standalone::Standalone;
-use tests::stretch::Report;
 
 use super::{Figure, size};
 use crate::build::{self, BARE_METAL, cargo};
@@ -31,7 +31,7 @@ const LIMITS: [(&str, u64); 12] = [
 const IRQ_OFF_MAX: u64 = 3000;
 /// Images that the longest stretch is looked for in, and what each says when it is done.
 const STRETCHES: [(&str, &str); 3] =
-    [("bench", "bench: all measured"), ("selftest", "selftest: all passed"), ("default", tests::realm::READY)];
+    [("bench", "bench: all measured"), ("selftest", "selftest: all passed"), ("default", ::tests::realm::READY)];
 
 /// Boots the images alone and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
