@@ -336,7 +336,10 @@ impl AddressSpace {
         };
         let physical = frame.memory_base() + first * PAGE_SIZE;
         let unit = if large { LARGE_PAGES } else { 1 };
-        if large && !(address.is_multiple_of(LARGE_BYTES) && physical.is_multiple_of(LARGE_BYTES) && pages.is_multiple_of(unit))
+        if large
+            && !(address.is_multiple_of(LARGE_BYTES)
+                && physical.is_multiple_of(LARGE_BYTES)
+                && pages.is_multiple_of(unit))
         {
             return (0, Err(Error::InvalidArgument));
         }
