@@ -300,7 +300,16 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::PortOut => io_port::write(&*c.slot()?, c.arg(0), c.arg(1), c.arg(2)).map(done),
 
         Call::ConsoleWrite => c.console(),
-        Call::SystemHalt => arch::halt(c.arg(0) != 0),
+        Call::SystemHalt => {
+            #[cfg(feature = "invariants")]
+            if c.arg(0) == 0
+                && let Some(table) = c.thread.table()
+            {
+                crate::invariants::check(c.k, table);
+                arch::console_write(b"kernel: all invariants hold\n");
+            }
+            arch::halt(c.arg(0) != 0)
+        }
     }
 }
 

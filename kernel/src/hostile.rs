@@ -238,8 +238,13 @@ fn run(seed: u64, steps: u64) {
     let mut random = Random(seed | 1);
     let rig = set_up();
     let root = rig.current().address();
-    for _ in 0..steps {
+    let table = rig.current().table().unwrap();
+    for made in 0..steps {
         step(&rig, &mut random, root);
+        if made % 64 == 0 {
+            while reap_step(&rig.k) == Progress::More {}
+            crate::invariants::check(&rig.k, table);
+        }
     }
     tear_down(&rig, root);
 }

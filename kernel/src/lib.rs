@@ -21,6 +21,8 @@ pub mod first_process;
 pub mod heap;
 #[cfg(test)]
 mod hostile;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 pub mod kernel;
 pub mod list;
 pub mod memory;

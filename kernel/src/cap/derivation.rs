@@ -131,6 +131,47 @@ pub fn replace(old: Ref<Slot>, new: Ref<Slot>) {
     }
 }
 
+/// Whether nothing is above it.
+#[cfg(any(test, feature = "invariants"))]
+pub fn is_root(slot: Ref<Slot>) -> bool {
+    slot.previous.get() == Link::NONE && slot.next.get() == Link::NONE
+}
+
+/// Whether no capability to the same object comes before it in the tree.
+#[cfg(any(test, feature = "invariants"))]
+pub fn is_first(slot: Ref<Slot>) -> bool {
+    match slot.previous.get().get() {
+        Neighbour::None => true,
+        // What is below a sibling comes before it, too: the last of that has to be another object.
+        Neighbour::Sibling(before) => !last_below(before).same_object(&slot),
+        Neighbour::Parent(parent) => !parent.same_object(&slot),
+    }
+}
+
+#[cfg(any(test, feature = "invariants"))]
+fn last_below(mut slot: Ref<Slot>) -> Ref<Slot> {
+    while let Some(last) = slot.last_child.get() {
+        slot = last;
+    }
+    slot
+}
+
+/// The next one of a tree: children come after their parent.
+#[cfg(any(test, feature = "invariants"))]
+pub fn next_in_tree(slot: Ref<Slot>) -> Option<Ref<Slot>> {
+    if let Some(child) = slot.first_child.get() {
+        return Some(child);
+    }
+    let mut slot = slot;
+    loop {
+        match slot.next.get().get() {
+            Neighbour::None => return None,
+            Neighbour::Sibling(next) => return Some(next),
+            Neighbour::Parent(parent) => slot = parent,
+        }
+    }
+}
+
 /// Calls `visit` for each child, after checking the links between them.
 #[cfg(any(test, feature = "invariants"))]
 pub fn check_children(slot: Ref<Slot>, visit: &mut dyn FnMut(Ref<Slot>)) {

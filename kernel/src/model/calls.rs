@@ -13,7 +13,7 @@ const PAGE: u64 = 4096;
 fn footprint(kind: ObjectType, size: u64) -> Result<(u64, u64), Error> {
     use ObjectType::*;
     let whole_pages =
-        |bytes: u64| if bytes == 0 || bytes % PAGE != 0 { Err(Error::InvalidArgument) } else { Ok(bytes) };
+        |bytes: u64| if bytes == 0 || !bytes.is_multiple_of(PAGE) { Err(Error::InvalidArgument) } else { Ok(bytes) };
     match (kind, size) {
         (Untyped | Frame, size) => match size % PAGE {
             0 => Ok((whole_pages(size)?, PAGE)),

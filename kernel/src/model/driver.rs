@@ -108,6 +108,7 @@ fn slot_at(rig: &Rig, place: Place) -> Ref<Slot> {
 
 /// The kernel's state is what the specification says.
 fn compare(rig: &Rig, s: &State) {
+    crate::invariants::check(&rig.k, rig.slot(TABLE).object().unwrap());
     let places: BTreeMap<u64, Place> = s.caps.keys().map(|place| (slot_at(rig, *place).address(), *place)).collect();
     let mut children: BTreeMap<Place, BTreeSet<Place>> = BTreeMap::new();
     for (place, cap) in &s.caps {

@@ -46,7 +46,7 @@ pub fn check(protection: u64, rights: Rights) -> Result<Protection, Error> {
 
 pub fn range(address: u64, pages: u64) -> Result<(), Error> {
     let end = pages.checked_mul(PAGE).and_then(|bytes| bytes.checked_add(address)).ok_or(Error::InvalidArgument)?;
-    if address % PAGE != 0 || pages == 0 || end > END { Err(Error::InvalidArgument) } else { Ok(()) }
+    if !address.is_multiple_of(PAGE) || pages == 0 || end > END { Err(Error::InvalidArgument) } else { Ok(()) }
 }
 
 impl Space {

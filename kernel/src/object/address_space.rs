@@ -246,6 +246,46 @@ impl AddressSpace {
         None
     }
 
+    /// Every page of its memory is a table or free, and every table counts its entries.
+    #[cfg(any(test, feature = "invariants"))]
+    pub fn check(&self) {
+        let user = |page: Page, last: usize| (0..last).map(move |at| page.read(at)).filter(|entry| *entry != 0);
+        let (mut tables, mut pages) = (1, 0);
+        for top in user(table(self.root.get()), 256) {
+            tables += 1;
+            for middle in user(table(top), 512) {
+                tables += 1;
+                for directory in user(table(middle), 512) {
+                    if directory & bits::LARGE != 0 {
+                        pages += LARGE_PAGES;
+                        continue;
+                    }
+                    let entries = user(table(directory), 512).count() as u64;
+                    assert!(
+                        entries != 0 && directory >> 52 & 0x3ff == entries,
+                        "a table miscounts its {entries} entries"
+                    );
+                    tables += 1;
+                    pages += entries;
+                }
+            }
+        }
+        // The kernel maps parts of the first process that are nobody's Frame.
+        assert!(self.mapped_pages() <= pages, "{pages} pages are mapped, and {} counted", self.mapped_pages());
+        let mut free: u64 = self.runs.iter().map(|run| run.pages.get()).sum();
+        let mut next = self.free.get();
+        while next != 0 {
+            free += 1;
+            next = table(next).read(0);
+        }
+        let given: u64 =
+            self.extensions.iter().map(|slot| if slot.is_empty() { 0 } else { slot.extra() / PAGE_SIZE }).sum();
+        assert!(
+            tables + free == self.memory_pages.get() + given,
+            "{tables} tables and {free} free pages do not add up"
+        );
+    }
+
     /// Pages that are mapped, by the count for each Frame.
     #[cfg(any(test, feature = "invariants"))]
     pub fn mapped_pages(&self) -> u64 {

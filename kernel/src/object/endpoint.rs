@@ -85,6 +85,18 @@ impl Endpoint {
         queue.remove(thread);
     }
 
+    /// Whoever waits here knows.
+    #[cfg(any(test, feature = "invariants"))]
+    pub fn check(&self) {
+        for (queue, receives) in [(&self.senders, false), (&self.receivers, true)] {
+            queue.check(&mut |thread| {
+                let state = thread.state.get();
+                assert!(thread.endpoint.get() == Some(Ref::from(self)), "a thread waits at another endpoint");
+                assert!((state == State::Receiving) == receives, "a thread in state {state:?} is in the wrong queue");
+            });
+        }
+    }
+
     /// Cancels one waiter.
     pub fn drain_step(&self, k: &Kernel) -> Progress {
         match self.senders.first().or(self.receivers.first()) {

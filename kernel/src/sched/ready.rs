@@ -87,6 +87,22 @@ impl Ready {
         (index * 64 + bit) as i16
     }
 
+    /// Calls `visit` for every thread, after checking that it is where it belongs.
+    #[cfg(any(test, feature = "invariants"))]
+    pub fn check(&self, visit: &mut dyn FnMut(Ref<Thread>)) {
+        for (priority, queue) in self.queues.iter().enumerate() {
+            let (word, bit) = (&self.bitmap[priority >> 6], 1 << (priority & 63));
+            assert!((word.get() & bit != 0) != queue.is_empty(), "the bitmap is wrong about priority {priority}");
+            assert!((self.summary.get() & 1 << (priority >> 6) != 0) == (word.get() != 0), "the summary is wrong");
+            let mut next = queue.first();
+            while let Some(thread) = next {
+                assert!(thread.queued.get() && usize::from(thread.queued_priority.get()) == priority);
+                visit(thread);
+                next = queue.after(thread);
+            }
+        }
+    }
+
     /// Takes out the first thread of the highest priority.
     pub fn pop(&self) -> Option<Ref<Thread>> {
         let thread = self.queues[usize::from(self.highest()?)].first()?;

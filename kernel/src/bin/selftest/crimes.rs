@@ -1,11 +1,14 @@
 //! What a thread must not do, and the fault that each of it is reported as.
 
-use crate::program::{CODE, Console, FAULT_REPLY, FAULTS, SPACE, STACK, THREAD, message, ok, set_registers};
+use crate::bystander;
+use crate::program::{
+    CODE, Console, ENDPOINT, FAULT_REPLY, FAULTS, REPLY, SPACE, THREAD, message, ok, retype, set_registers,
+};
 use core::arch::global_asm;
 use core::fmt::Write;
 use ipc::message::LABEL_FAULT;
-use ipc::slots;
-use ipc::{Call, Tag};
+use ipc::slots::{self, layout};
+use ipc::{Call, Error, ObjectType, Tag};
 
 /// Where the crimes are mapped in the other space.
 const PLACE: u64 = 0x7_0000;
@@ -66,16 +69,64 @@ crimes:
     .balign 32
     cli
     .balign 32
+    mov eax, 0x30000
+    jmp rax
+    .balign 32
+    mov eax, 15
+    mov edi, 9
+    syscall
+    ud2
+    .balign 32
+    mov eax, 16
+    mov edi, 2
+    syscall
+    ud2
+    .balign 32
+    mov eax, 15
+    mov edi, 1
+    syscall
+    ud2
+    .balign 32
+    mov eax, 255
+    syscall
+    ud2
+    .balign 32
+    mov eax, 10
+    mov edi, 1
+    xor esi, esi
+    syscall
+    ud2
+    .balign 32
+    .globl crime_loop
+crime_loop:
+    jmp crime_loop
+    .balign 32
     "#
 );
 unsafe extern "C" {
     static crimes: u8;
+    static crime_loop: u8;
+}
+
+/// Where the endless loop is in the other space.
+pub fn endless_loop() -> u64 {
+    // SAFETY: both symbols are in the same section.
+    PLACE + 2048 + unsafe { (&raw const crime_loop).offset_from(&raw const crimes) } as u64
 }
 
 /// Name, vector, and for page faults the error code and the address.
 type Verdict = (&'static str, u64, Option<(u64, u64)>);
 
-const VERDICTS: [Verdict; 17] = [
+/// Crimes that are kernel calls, in the order of the table behind the others; each is followed by `ud2`.
+const REFUSALS: [(&str, Error); 5] = [
+    ("a capability it does not hold", Error::InvalidCapability),
+    ("a capability with too few rights", Error::MissingRights),
+    ("a capability of another type", Error::WrongType),
+    ("a call that is none", Error::InvalidCall),
+    ("message to a dead partner", Error::PeerDead),
+];
+
+const VERDICTS: [Verdict; 18] = [
     ("read of nothing", 14, Some((4, 0))),
     ("write to read-only", 14, Some((7, PLACE))),
     ("execution of data", 14, Some((0x15, 0x2_0000))),
@@ -93,6 +144,7 @@ const VERDICTS: [Verdict; 17] = [
     ("division by zero", 0, None),
     ("single step", 1, None),
     ("interrupts off", 13, None),
+    ("jump into nowhere", 14, Some((0x14, 0x3_0000))),
 ];
 
 /// Commits all of them, one after the other, in the other thread.
@@ -103,17 +155,49 @@ pub fn all() {
     ok(Call::Unmap, slots::ADDRESS_SPACE, &[0x5000_0000, 1]);
     ok(Call::Map, SPACE, &[CODE.into(), 0, PLACE, 1, 5]);
     for (index, (name, vector, page_fault)) in VERDICTS.into_iter().enumerate() {
-        ok(Call::ThreadSuspend, THREAD, &[]);
-        set_registers(THREAD, PLACE + 2048 + SIZE * index as u64, 0x2_2000, 0);
-        ok(Call::ThreadResume, THREAD, &[]);
-        let out = message(Call::Receive, FAULTS, FAULT_REPLY, 0, Tag(0), [0; 8]);
-        assert_eq!((out.status, out.rdi, Tag(out.rsi).label()), (0, 77, LABEL_FAULT), "{name}");
-        assert_eq!(out.words[0], vector, "{name}: {:x?}", out.words);
+        start(index);
+        let words = verdict(name);
+        assert_eq!(words[0], vector, "{name}: {words:x?}");
         if let Some((error, address)) = page_fault {
-            assert_eq!((out.words[1], out.words[2]), (error, address), "{name}");
+            assert_eq!((words[1], words[2]), (error, address), "{name}");
         }
+        report(name);
     }
-    ok(Call::Unmap, SPACE, &[PLACE, 1]);
-    let _ = writeln!(Console, "selftest: {} crimes reported as they are", VERDICTS.len());
-    let _ = STACK;
+    for (index, (name, error)) in REFUSALS.into_iter().enumerate() {
+        start(VERDICTS.len() + index);
+        if error == Error::PeerDead {
+            // Its request is taken, and then there is nobody who could answer any more.
+            let out = message(Call::Receive, ENDPOINT, REPLY, 0, Tag(0), [0; 8]);
+            assert_eq!((out.status, out.rdi), (0, 0x1234), "{name}");
+            ok(Call::CapDelete, slots::CAP_TABLE, &[REPLY.into()]);
+            retype(ObjectType::Reply, 0, REPLY);
+        }
+        assert_eq!(verdict(name)[0], 6, "{name}");
+        ok(Call::ThreadReadRegisters, THREAD, &[]);
+        // SAFETY: the own message buffer, where the registers were put just now.
+        let rax = unsafe { (layout::MESSAGE_BUFFER as *const ipc::MessageBuffer).read_volatile() }.registers.rax;
+        assert_eq!(rax, error as u64, "{name}");
+        report(name);
+    }
+}
+
+/// Lets the other thread commit a crime.
+fn start(index: usize) {
+    ok(Call::ThreadSuspend, THREAD, &[]);
+    set_registers(THREAD, PLACE + 2048 + SIZE * index as u64, 0x2_2000, [0; 2]);
+    ok(Call::ThreadResume, THREAD, &[]);
+}
+
+/// What its fault handler is told.
+fn verdict(name: &str) -> [u64; 8] {
+    let out = message(Call::Receive, FAULTS, FAULT_REPLY, 0, Tag(0), [0; 8]);
+    assert_eq!((out.status, out.rdi, Tag(out.rsi).label()), (0, 77, LABEL_FAULT), "{name}");
+    out.words
+}
+
+/// The bystander has noticed nothing.
+pub fn report(name: &str) {
+    bystander::check(name);
+    let beats = bystander::next(name);
+    let _ = writeln!(Console, "selftest: crime and verdict: {name} (beat {beats})");
 }

@@ -8,11 +8,19 @@
 fn main() {}
 
 #[cfg(target_os = "none")]
+mod bystander;
+#[cfg(target_os = "none")]
 mod crimes;
+#[cfg(target_os = "none")]
+mod hostile;
+#[cfg(target_os = "none")]
+mod long_work;
+#[cfg(target_os = "none")]
+mod time_crimes;
 
 #[cfg(target_os = "none")]
 mod program {
-    use super::crimes;
+    use super::{bystander, crimes, hostile, long_work, time_crimes};
     use core::arch::{asm, global_asm};
     use core::fmt::Write;
     use core::panic::PanicInfo;
@@ -31,7 +39,7 @@ mod program {
         pub words: [u64; 8],
     }
 
-    fn raw(rax: u64, rdi: u64, rsi: u64, w: [u64; 8]) -> Out {
+    pub fn raw(rax: u64, rdi: u64, rsi: u64, w: [u64; 8]) -> Out {
         let mut out = Out { status: rax, rdi, rsi, words: w };
         // SAFETY: the kernel's calling convention.
         unsafe {
@@ -44,7 +52,7 @@ mod program {
         out
     }
 
-    fn call(call: Call, slot: u32, arguments: &[u64]) -> Out {
+    pub fn call(call: Call, slot: u32, arguments: &[u64]) -> Out {
         let mut a = [0; 9];
         a[..arguments.len()].copy_from_slice(arguments);
         let [rsi, w @ ..] = a;
@@ -85,19 +93,19 @@ mod program {
         loop {}
     }
 
-    fn now() -> u64 {
+    pub fn now() -> u64 {
         // SAFETY: reads a counter.
         unsafe { core::arch::x86_64::_rdtsc() }
     }
 
-    const ENDPOINT: u32 = 200;
-    const REPLY: u32 = 201;
-    const NOTIFICATION: u32 = 202;
+    pub const ENDPOINT: u32 = 200;
+    pub const REPLY: u32 = 201;
+    pub const NOTIFICATION: u32 = 202;
     pub const FAULTS: u32 = 203;
     pub const FAULT_REPLY: u32 = 204;
     pub const SPACE: u32 = 205;
     pub const THREAD: u32 = 206;
-    const TIME: u32 = 207;
+    pub const TIME: u32 = 207;
     pub const CODE: u32 = 208;
     pub const STACK: u32 = 209;
     const BADGED: u32 = 210;
@@ -113,11 +121,11 @@ mod program {
     const PEER_ENDPOINT: u32 = 233;
     const PEER_REPLY: u32 = 234;
 
-    fn retype(kind: ObjectType, size: u64, slot: u32) {
+    pub fn retype(kind: ObjectType, size: u64, slot: u32) {
         ok(Call::Retype, MEMORY, &[kind as u64, size, slot.into(), 1]);
     }
 
-    fn set_deadline(deadline: u64) {
+    pub fn set_deadline(deadline: u64) {
         // SAFETY: the own message buffer.
         unsafe { (layout::MESSAGE_BUFFER as *mut u64).write_volatile(deadline) }
     }
@@ -125,9 +133,9 @@ mod program {
     /// Registers live in the buffer at this offset.
     const REGISTERS: usize = core::mem::offset_of!(ipc::MessageBuffer, registers);
 
-    pub fn set_registers(thread: u32, rip: u64, rsp: u64, rdi: u64) {
+    pub fn set_registers(thread: u32, rip: u64, rsp: u64, [rdi, rsi]: [u64; 2]) {
         let mut r = ipc::message::Registers::default();
-        (r.rip, r.rsp, r.rdi, r.rflags) = (rip, rsp, rdi, 0x202);
+        (r.rip, r.rsp, r.rdi, r.rsi, r.rflags) = (rip, rsp, rdi, rsi, 0x202);
         // SAFETY: the own message buffer.
         unsafe { ((layout::MESSAGE_BUFFER as usize + REGISTERS) as *mut ipc::message::Registers).write_volatile(r) };
         ok(Call::ThreadWriteRegisters, thread, &[]);
@@ -295,6 +303,11 @@ mod program {
         let info = ok(Call::UntypedInfo, MEMORY, &[]);
         assert_eq!(info.rsi, largest.1);
 
+        if let Some((calls, seed)) = hostile::wanted() {
+            hostile::run(calls, seed, tsc_khz);
+            call(Call::SystemHalt, slots::CONSOLE, &[0]);
+        }
+
         // Errors that must be errors.
         assert_eq!(raw(255, 0, 0, [0; 8]).status, Error::InvalidCall as u64);
         assert_eq!(call(Call::Signal, 3999, &[]).status, Error::InvalidCapability as u64);
@@ -359,7 +372,7 @@ mod program {
         ok(Call::ThreadConfigure, THREAD, &[SPACE.into(), CLIENT_TABLE.into(), FAULTS.into(), 0, 0, 77]);
         ok(Call::SchedConfigure, TIME, &[50, 0, 0, 0, 0]);
         ok(Call::SchedBind, TIME, &[THREAD.into()]);
-        set_registers(THREAD, 0x1_0000, 0x2_2000, 0);
+        set_registers(THREAD, 0x1_0000, 0x2_2000, [0; 2]);
         ok(Call::ThreadResume, THREAD, &[]);
         let out = message(Call::Receive, ENDPOINT, REPLY, 0, Tag(0), [0; 8]);
         assert_eq!((out.status, out.rdi, Tag(out.rsi).label(), Tag(out.rsi).words()), (0, 0x1234, 7, 2));
@@ -387,7 +400,9 @@ mod program {
         assert_eq!(unsafe { unused_xmm3() }, 0);
         say!("selftest: the FPU state of another thread is not seen");
 
+        bystander::start(tsc_khz);
         crimes::all();
+        time_crimes::all(tsc_khz);
 
         // A foreign thread.
         ok(Call::SetRoute, SPACE, &[0, 511, 3]);
@@ -398,7 +413,7 @@ mod program {
         ok(Call::SchedBind, FOREIGN_TIME, &[FOREIGN.into()]);
         // SAFETY: both symbols are in the page of code.
         let offset = unsafe { (&raw const foreign_code).offset_from(&raw const client_code) } as u64;
-        set_registers(FOREIGN, 0x1_0000 + offset, 0x2_1000, 0);
+        set_registers(FOREIGN, 0x1_0000 + offset, 0x2_1000, [0; 2]);
         ok(Call::ThreadResume, FOREIGN, &[]);
         let out = message(Call::Receive, ENDPOINT, REPLY, 0, Tag(0), [0; 8]);
         assert_eq!((out.rdi, Tag(out.rsi).label(), out.words[0], out.words[7]), (0xabcd, LABEL_FOREIGN, 39, 0x2_1000));
@@ -434,7 +449,7 @@ mod program {
         );
         ok(Call::SchedConfigure, PEER_TIME, &[200, 0, 0, 0, 0]);
         ok(Call::SchedBind, PEER_TIME, &[PEER.into()]);
-        set_registers(PEER, peer as *const () as u64, 0x5100_4000 - 8, 0);
+        set_registers(PEER, peer as *const () as u64, 0x5100_4000 - 8, [0; 2]);
         ok(Call::ThreadResume, PEER, &[]);
         ok(Call::CapDelete, slots::CAP_TABLE, &[FAULT_REPLY.into()]);
         let start = now();
@@ -453,11 +468,14 @@ mod program {
         ok(Call::ThreadConfigure, 240, &[slots::ADDRESS_SPACE.into(), slots::CAP_TABLE.into(), 0, 242, 0, 2]);
         ok(Call::SchedConfigure, 241, &[200, 0, 0, 0, 0]);
         ok(Call::SchedBind, 241, &[240]);
-        set_registers(240, bench_server as *const () as u64, 0x5100_2000, 0);
+        set_registers(240, bench_server as *const () as u64, 0x5100_2000, [0; 2]);
         ok(Call::ThreadResume, 240, &[]);
         measure("call and reply, 0 words, same space", bench_client);
         measure("null", bench_null);
         measure("yield", bench_yield);
+
+        long_work::all();
+        say!("selftest: bystander ok, {} beats", bystander::stop());
 
         // A frame that goes takes its mappings along.
         retype(ObjectType::Frame, 1 << 20, SCRATCH + 20);
