@@ -97,9 +97,9 @@ calls! {
 
     // Memory.
     36 Map "map" Some(T::AddressSpace), C, ["Frame slot", "first page in the frame", "virtual address", "pages", "protection"] -> ["pages done"],
-        "Maps pages of a Frame. Existing mappings in the range are an error. Partial: call again for the rest.", [Partial, Busy, OutOfMemory];
-    37 Unmap "unmap" Some(T::AddressSpace), C, ["virtual address", "pages"] -> ["pages done"], "Unmaps what is mapped in the range. Partial: call again.", [Partial];
-    38 Protect "protect" Some(T::AddressSpace), C, ["virtual address", "pages", "protection"] -> ["pages done"], "Changes the protection of what is mapped in the range. Partial: call again.", [Partial];
+        "Maps pages of a Frame. Existing mappings in the range are an error. Protection: 1 read, 2 write, 4 execute (not both), 8 uncached; 16: by pages of 2 MiB, to which address, memory and length must be aligned. Partial: call again for the rest.", [Partial, Busy, OutOfMemory];
+    37 Unmap "unmap" Some(T::AddressSpace), C, ["virtual address", "pages"] -> ["pages done"], "Unmaps what is mapped in the range, a large page only as a whole. Partial: call again.", [Partial];
+    38 Protect "protect" Some(T::AddressSpace), C, ["virtual address", "pages", "protection"] -> ["pages done"], "Changes the protection of what is mapped in the range, of a large page only as a whole. Partial: call again.", [Partial];
     39 SetRoute "set_route" Some(T::AddressSpace), C, ["first number", "last number", "route (0–6; 7 means: answer ENOSYS)"] -> [],
         "Foreign calls with these numbers (0–511) go to that route. Initially all are 7; numbers above 511 always are.", [];
     40 BindRoute "bind_route" Some(T::AddressSpace), C, ["route (0–6)", "Endpoint slot"] -> [], "Foreign calls of that route go to the endpoint. Needs WRITE on it.", [];

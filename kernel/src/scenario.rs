@@ -2,6 +2,7 @@
 
 mod memory;
 mod queues;
+mod time;
 
 use crate::arch;
 use crate::cap::delete::{Progress, reap_step};

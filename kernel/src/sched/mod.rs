@@ -199,6 +199,8 @@ fn choose(k: &Kernel) -> Option<Ref<Thread>> {
             return Some(current);
         }
         charge(k);
+        // Its budget can have ended in a call just as well as by the timer.
+        fault::budget(k, current);
         k.cpu.current.set(None);
         // Its quantum can have ended just now, or its budget.
         let rotate = k.cpu.rotate.take() || rotate;

@@ -34,6 +34,8 @@ const BUFFER_AT: u64 = 0x6200_0000;
 const STACK_AT: u64 = 0x6300_0000;
 const STACK_BYTES: u64 = 32 << 10;
 const THREADS: u64 = 2;
+/// After so many calls a process has lost what made it interesting.
+const LIFE: u64 = 1500;
 
 /// xorshift: the same numbers for the same seed.
 struct Random(u64);
@@ -94,7 +96,7 @@ impl Random {
             "count" | "pages" => 1 + self.below(3),
             "page" | "first" => self.below(3),
             "virtual" | "address" | "destination" | "source" => {
-                self.one_of(&[0x10_0000, 0x10_1000, 0x20_0000, 0x1_4000_0000, BUFFER_AT, OTHERS_AT, COUNTERS_AT + 1])
+                self.one_of(&[0x10_0000, 0x10_1000, 0x20_0000, 0x1_4000_0000, BUFFER_AT, OTHERS_AT, BUFFER_AT + 4097])
             }
             "protection" => self.one_of(&[1, 3, 5, 19]),
             "rights" => self.one_of(&[0xff, 0xff, 3, 1]),
@@ -114,15 +116,15 @@ extern "C" fn attack(seed: u64, index: u64) -> ! {
     let mut kinds = [0_u8; SLOTS as usize];
     let counter = (COUNTERS_AT + 8 * index) as *mut u64;
     let buffer = (BUFFER_AT + 4096 * index) as *mut u64;
-    let mut made = 0_u64;
+    let (mut made, mut succeeded) = (0_u64, 0_u64);
     let mut look = 0_u64;
     loop {
         // Looks around, a slot at a time: at first at all of them.
         look = (look + 1) % SLOTS;
         if made < SLOTS || made.is_multiple_of(8) {
             let out = call(Call::CapIdentify, 6, &[look]);
-            if let Some(kind) = kinds.get_mut(look as usize) {
-                *kind = if out.status == 0 { out.rdi as u8 } else { 0 };
+            if let (0, Some(kind)) = (out.status, kinds.get_mut(look as usize)) {
+                *kind = out.rdi as u8;
             }
         } else if let Some(info) = CALLS.get(random.below(CALLS.len() as u64) as usize) {
             // These end the process sooner or later: they come, but seldom.
@@ -162,11 +164,15 @@ extern "C" fn attack(seed: u64, index: u64) -> ! {
             let flags = if random.below(8) == 0 { 0 } else { Request::DEADLINE };
             let number = if random.below(100) == 0 { random.below(256) } else { info.call as u64 };
             let [rsi, words @ ..] = arguments;
-            raw(number | flags | second << 16, about, rsi, words);
+            let out = raw(number | flags | second << 16, about, rsi, words);
+            succeeded += u64::from(out.status == 0);
         }
         made += 1;
         // SAFETY: as for the buffer.
-        unsafe { counter.write_volatile(made) };
+        unsafe {
+            counter.write_volatile(made);
+            counter.add(THREADS as usize).write_volatile(succeeded);
+        }
     }
 }
 
@@ -244,9 +250,11 @@ fn holdings() -> u64 {
     digest
 }
 
-fn made() -> u64 {
+/// What the threads have counted: calls, and of those that were not a look around, the ones that succeeded.
+fn counted() -> (u64, u64) {
     // SAFETY: mapped by `run`; the others write it at any time.
-    (0..THREADS).map(|index| unsafe { ((COUNTERS_AT + 8 * index) as *const u64).read_volatile() }).sum()
+    let word = |index: u64| unsafe { ((COUNTERS_AT + 8 * index) as *const u64).read_volatile() };
+    ((0..THREADS).map(word).sum(), (THREADS..2 * THREADS).map(word).sum())
 }
 
 fn others(visit: impl Fn(*mut u64, u64)) {
@@ -272,17 +280,17 @@ pub fn run(calls: u64, seed: u64, tsc_khz: u64) {
     bystander::start(tsc_khz);
     let held = holdings();
 
-    let (mut total, mut generations, mut nudges) = (0, 0, 0);
+    let (mut total, mut succeeded, mut generations, mut nudges) = (0, 0, 0, 0);
     while total < calls {
         // SAFETY: mapped above, and nobody runs.
-        (0..THREADS).for_each(|index| unsafe { ((COUNTERS_AT + 8 * index) as *mut u64).write_volatile(0) });
+        (0..2 * THREADS).for_each(|index| unsafe { ((COUNTERS_AT + 8 * index) as *mut u64).write_volatile(0) });
         build(seed.wrapping_add(generations));
         generations += 1;
         let (mut last, mut stuck) = (0, 0);
-        while stuck < 3 && total + last < calls {
+        while stuck < 3 && last < LIFE && total + last < calls {
             set_deadline(now() + tsc_khz / 5);
             message(Call::Wait, WAIT, 0, Request::DEADLINE, Tag(0), [0; 8]);
-            let made = made();
+            let made = counted().0;
             stuck = if made == last { stuck + 1 } else { 0 };
             last = made;
             if stuck > 0 {
@@ -297,16 +305,18 @@ pub fn run(calls: u64, seed: u64, tsc_khz: u64) {
             }
         }
         total += last;
+        succeeded += counted().1;
         ok(Call::CapRevoke, slots::CAP_TABLE, &[MEMORY.into()]);
         assert_eq!(ok(Call::UntypedInfo, MEMORY, &[]).words[0], 0, "memory is missing");
     }
     // SAFETY: mapped above.
     others(|word, value| assert!(unsafe { word.read_volatile() } == value, "{word:?} is not what it was"));
     assert_eq!(holdings(), held, "this process does not hold what it held");
+    assert!(succeeded > calls / 20, "only {succeeded} of {total} calls did anything, by {generations} processes");
     let beats = bystander::stop();
     let _ = writeln!(
         Console,
-        "hostile: all is as it was after {total} calls, seed {seed:#x}: {generations} processes, {nudges} nudges, {beats} beats"
+        "hostile: all is as it was after {total} calls, {succeeded} of them with success, seed {seed:#x}: {generations} processes, {nudges} nudges, {beats} beats"
     );
 }
 
