@@ -303,6 +303,7 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::SystemHalt => {
             #[cfg(feature = "invariants")]
             if c.arg(0) == 0
+                && c.arg(1) == 1
                 && let Some(table) = c.thread.table()
             {
                 crate::invariants::check(c.k, table);

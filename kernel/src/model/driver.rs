@@ -349,7 +349,7 @@ fn the_kernel_does_what_its_specification_says() {
             None => text.parse().ok(),
         }
     };
-    let steps = if cfg!(miri) { 600 } else { 5000 };
+    let steps = if cfg!(miri) { 300 } else { 5000 };
     let all = number("CRTOS_STEPS").unwrap_or(if cfg!(miri) { steps } else { 1_000_000 });
     let mut successes = BTreeMap::new();
     if let Some(seed) = number("CRTOS_SEED") {

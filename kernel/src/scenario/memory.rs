@@ -82,7 +82,15 @@ fn large_pages_are_mapped_shared_and_go_as_a_whole() {
     interrupted(&rig, Call::CapRevoke, TABLE, &[MEMORY.into()], |_| {});
     assert!(spaces[0].readable(0x80_0000).is_none() && rig.slot(44).is_empty());
     rig.retype(ObjectType::Frame, LARGE + 21, FRAME);
-    assert!((0..512).all(|page| (0..512).all(|word| rig.slot(FRAME).frame_page(page).unwrap().read(word) == 0)));
+    let stride = if cfg!(miri) { 61 } else { 1 };
+    assert!(
+        (0..512).step_by(stride).all(|page| (0..512).all(|word| rig
+            .slot(FRAME)
+            .frame_page(page as u64)
+            .unwrap()
+            .read(word)
+            == 0))
+    );
 }
 
 #[test]
