@@ -247,6 +247,19 @@ long crtos_cell_destroy(const struct crtos_cell_id *id)
 	return 0;
 }
 
+long crtos_cell_config(const struct crtos_cell_config *arg)
+{
+	struct cell *cell = find_cell(&arg->id);
+
+	if (!cell)
+		return -ENOENT;
+	if (cell->size > arg->size)
+		return -E2BIG;
+	if (copy_to_user(u64_to_user_ptr(arg->buffer), cell->config, cell->size))
+		return -EFAULT;
+	return cell->size;
+}
+
 long crtos_cell_info(struct crtos_cell_info *info)
 {
 	struct cell *cell;

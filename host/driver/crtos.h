@@ -86,6 +86,7 @@ long crtos_cell_create(const struct crtos_cell_create *arg);
 long crtos_cell_load(const struct crtos_cell_load *arg, const struct crtos_image *images);
 long crtos_cell_start(const struct crtos_cell_id *id);
 long crtos_cell_destroy(const struct crtos_cell_id *id);
+long crtos_cell_config(const struct crtos_cell_config *arg);
 long crtos_cell_info(struct crtos_cell_info *info);
 
 /* hypervisor.c */

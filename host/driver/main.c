@@ -58,6 +58,7 @@ static long call(unsigned int number, void __user *user)
 		struct crtos_cell_id id;
 		struct crtos_query query;
 		struct crtos_cell_info info;
+		struct crtos_cell_config config;
 	} arg;
 	long err;
 
@@ -80,6 +81,8 @@ static long call(unsigned int number, void __user *user)
 		return crtos_cell_start(&arg.id);
 	case CRTOS_CELL_DESTROY:
 		return crtos_cell_destroy(&arg.id);
+	case CRTOS_CELL_CONFIG:
+		return crtos_cell_config(&arg.config);
 	case CRTOS_QUERY:
 		err = query(&arg.query);
 		break;

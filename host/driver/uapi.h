@@ -19,6 +19,7 @@
  * CELL_DESTROY      0x40280005  struct crtos_cell_id (40)        destroy, CPUs come back on line
  * QUERY             0xc0200011  struct crtos_query (32)          hypercalls 5, 6, 7 and CRTOS_HC_CELL_FAILURE
  * CELL_INFO         0xc0500012  struct crtos_cell_info (80)      the n-th cell (0 = root); -ENOENT past the last
+ * CELL_CONFIG       0xc0380013  struct crtos_cell_config (56)    the configuration a cell was made from; result = bytes
  *
  * Errors of ENABLE (negative errno of the ioctl):
  *   EBUSY   already enabled, or the hypervisor memory is in use by somebody else, or SVM is in use (KVM)
@@ -88,7 +89,7 @@ struct crtos_query {
 /*
  * Why a cell failed: arg1 = cell id, arg2 = field.
  * 0 reason (enum below), 1 CPU, 2 instruction pointer, 3 address (guest-physical, port, MSR, hypercall, ...), 4 detail,
- * 5 code segment base. Reasons: 0 none, 1 memory access outside of the cell, 2 port access, 3 MSR, 4 triple fault,
+ * 5 code segment base, 6 and 7 the first 16 bytes of the instruction (zeros behind what can be read). Reasons: 0 none, 1 memory access outside of the cell, 2 port access, 3 MSR, 4 triple fault,
  * 5 undecodable access, 6 forbidden PCI access, 7 forbidden IPI or interrupt target, 8 unexpected exit, 9 message timeout,
  * 10 control register, 11 invalid guest state.
  */
@@ -103,6 +104,12 @@ struct crtos_cell_info {
 	__u64 cpu_mask[4];
 };
 
+struct crtos_cell_config {
+	struct crtos_cell_id id;	/* not the root cell */
+	__u64 buffer;
+	__u64 size;			/* of the buffer; E2BIG if the configuration is bigger */
+};
+
 #define CRTOS_ENABLE       _IOW(0, 0x10, struct crtos_enable)
 #define CRTOS_DISABLE      _IO(0, 1)
 #define CRTOS_CELL_CREATE  _IOW(0, 2, struct crtos_cell_create)
@@ -111,5 +118,6 @@ struct crtos_cell_info {
 #define CRTOS_CELL_DESTROY _IOW(0, 5, struct crtos_cell_id)
 #define CRTOS_QUERY        _IOWR(0, 0x11, struct crtos_query)
 #define CRTOS_CELL_INFO    _IOWR(0, 0x12, struct crtos_cell_info)
+#define CRTOS_CELL_CONFIG  _IOWR(0, 0x13, struct crtos_cell_config)
 
 #endif

@@ -1,6 +1,7 @@
 //! The local APICs: kicks of the hypervisor, and what cells write to their own.
 //!
-//! In xAPIC mode reads of a guest go to the hardware, writes are caught; in x2APIC mode only the interrupt command register is.
+//! In xAPIC mode reads of a guest go to the hardware, writes are caught; in x2APIC mode only the interrupt command register is, and of
+//! cells the local vectors.
 #![allow(unsafe_code)] // Device registers and the interrupt window.
 
 use core::arch::asm;
@@ -14,7 +15,7 @@ use crate::cpu::{Cpu, kick};
 use crate::memory::host;
 use crate::memory::nested::APIC_PAGE;
 use crate::percpu::Shared;
-use crate::units::icr::{Command, Delivery, LogicalModel, Refusal, lvt_allowed};
+use crate::units::icr::{Command, Delivery, LogicalModel, Refusal, is_plain, lvt_allowed};
 use crate::units::msr::number::{APIC_BASE, X2APIC_FIRST};
 
 /// Registers: offset in the page divided by 16, which is also the distance from the first x2APIC MSR.
@@ -254,7 +255,9 @@ pub fn guest_write(cpu: &mut Cpu, register: u32, value: u32) -> Result<(), Viola
         }
         // The id names the CPU to the hypervisor.
         register::ID => {}
-        _ => write(register, value),
+        _ if is_plain(register) => write(register, value),
+        // Nothing else can be written, and on some machines a write there is an interrupt message to whomever it names.
+        _ => {}
     }
     Ok(())
 }

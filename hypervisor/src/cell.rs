@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
+use arrayvec::ArrayVec;
 use hypervisor_abi::comm::{CellState, CommRegion, FLAG_PUTC_ACTIVE, FLAG_PUTC_PERMITTED, Message, Reply, offset};
 use hypervisor_abi::config::{CellConfig, CellFlags};
 use hypervisor_abi::hypercall::Error;
@@ -13,6 +14,7 @@ use spin::Mutex;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
+use crate::console;
 use crate::memory::host;
 use crate::memory::nested::CellMemory;
 use crate::percpu::{self, Shared};
@@ -22,6 +24,8 @@ use crate::vendor::CellContext;
 
 /// Most cells at a time.
 pub const MAX_CELLS: usize = 32;
+/// Longest line of a cell that is printed in one piece.
+const MAX_LINE: usize = 120;
 /// Most CPUs.
 pub const MAX_CPUS: u32 = 256;
 
@@ -107,6 +111,8 @@ pub struct Failure {
     pub rip: u64,
     /// Base of the code segment.
     pub code_base: u64,
+    /// First bytes of the instruction, as far as they can be read.
+    pub code: [u8; 16],
 }
 
 /// A cell.
@@ -130,6 +136,8 @@ pub struct Cell {
     pub failure: Mutex<Option<Failure>>,
     /// Emulated devices.
     pub devices: crate::devices::Devices,
+    /// What the cell has printed of its present line.
+    line: Mutex<ArrayVec<u8, MAX_LINE>>,
 }
 
 static TABLE: [AtomicPtr<Cell>; MAX_CELLS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CELLS];
@@ -219,6 +227,7 @@ impl Cell {
             running: AtomicBool::new(root),
             failure: Mutex::new(None),
             devices: crate::devices::Devices::new(),
+            line: Mutex::new(ArrayVec::new_const()),
         };
         let at = host::pointer(page).cast::<Self>();
         // SAFETY: fresh pages, big enough and page aligned.
@@ -232,6 +241,7 @@ impl Cell {
 
     /// Takes the cell out of the table and gives its pages back. No CPU may belong to it any more.
     pub fn free(&'static self) {
+        self.end_line();
         let address = core::ptr::from_ref(self).cast_mut();
         for slot in &TABLE {
             // Only one slot holds it.
@@ -316,6 +326,7 @@ impl Cell {
 
     /// Fills the communication region as at a start.
     pub fn init_comm(&self) {
+        self.end_line();
         let Some(page) = self.comm else { return };
         let platform = *PLATFORM.lock();
         let config = self.config();
@@ -353,8 +364,29 @@ impl Cell {
             .map_or(CellState::Running, |state| CellState::from_code(state.load(Ordering::Acquire)))
     }
 
+    /// Prints a character of the cell: line by line, so that the lines of several cells do not mix.
+    pub fn put(&self, byte: u8) {
+        let mut line = self.line.lock();
+        line.push(byte);
+        if byte == b'\n' || line.is_full() {
+            console::write(&line);
+            line.clear();
+        }
+    }
+
+    /// Prints what the cell has begun to print and will not end.
+    pub fn end_line(&self) {
+        let mut line = self.line.lock();
+        if !line.is_empty() {
+            line.push(b'\n');
+            console::write(&line);
+            line.clear();
+        }
+    }
+
     /// Notes a violation; only the first counts.
     pub fn fail(&self, failure: Failure) {
+        self.end_line();
         say!(
             "cell {} \"{}\" stopped: {} (address {:#x}, detail {:#x}) on CPU {} at {:#x}+{:#x}",
             self.id,
@@ -393,7 +425,7 @@ impl Cell {
             }
             if left == 1 {
                 let violation = Violation::new(Reason::Timeout, message as u64, config.msg_reply_timeout());
-                self.fail(Failure { violation, cpu: u32::MAX, rip: 0, code_base: 0 });
+                self.fail(Failure { violation, cpu: u32::MAX, rip: 0, code_base: 0, code: [0; 16] });
                 return None;
             }
             left = left.saturating_sub(1);

@@ -128,9 +128,9 @@ pub fn print(text: fmt::Arguments<'_>) {
     });
 }
 
-/// Writes one character of a cell.
-pub fn put(byte: u8) {
-    with(|writer| writer.byte(byte));
+/// Writes what a cell says.
+pub fn write(text: &[u8]) {
+    with(|writer| text.iter().for_each(|byte| writer.byte(*byte)));
 }
 
 /// For the panic path: whoever held the console will not come back.

@@ -77,19 +77,21 @@ impl Cpu {
         }
         let vector = shared.start_up.swap(NO_VECTOR, AcqRel);
         if vector != NO_VECTOR && shared.waiting.swap(false, AcqRel) {
-            self.start(u64::from(vector & 0xff) << 12);
+            // The vector is the number of the page that becomes the code segment.
+            self.start(u64::from(vector & 0xff) << 12, 0);
         }
         if shared.reset.swap(false, AcqRel) {
-            self.start(self.cell().config().cpu_reset_address());
+            let address = self.cell().config().cpu_reset_address();
+            self.start(address & !0xffff, address as u16);
         }
     }
 
-    fn start(&mut self, address: u64) {
+    fn start(&mut self, base: u64, ip: u16) {
         apic::clear(self.shared);
         x86::reset_extended_state();
         self.icr_high = 0;
         self.virtual_x2apic = false;
-        self.vcpu.start(address);
+        self.vcpu.start(base, ip);
     }
 
     fn halt(&mut self) {

@@ -79,14 +79,18 @@ fn handle(cpu: &mut Cpu, exit: Exit) -> Result<(), Violation> {
 /// A violation: the cell stops; the root cell gets what an access into nothing gets.
 fn refuse(cpu: &mut Cpu, exit: Exit, violation: Violation) {
     let cell = cpu.cell();
-    let failure = Failure { violation, cpu: cpu.number, rip: cpu.vcpu.rip(), code_base: cpu.vcpu.code_base() };
+    let rip = cpu.vcpu.rip();
     let survivable = matches!(exit, Exit::Memory(MemoryAccess { walk: false, .. }) | Exit::MsrRead | Exit::MsrWrite);
     if cell.is_root() && survivable {
-        say!("root cell: {violation:x?} on CPU {} at {:#x}", cpu.number, failure.rip);
+        say!("root cell: {violation:x?} on CPU {} at {rip:#x}", cpu.number);
         cpu.vcpu.inject(Event::GeneralProtection);
         return;
     }
-    cell.fail(failure);
+    let mut bytes = [0; MAX_LENGTH];
+    fetch(cpu, &mut bytes);
+    let mut code = [0; 16];
+    code[..MAX_LENGTH].copy_from_slice(&bytes);
+    cell.fail(Failure { violation, cpu: cpu.number, rip, code_base: cpu.vcpu.code_base(), code });
     for other in cell.shared_cpus().filter(|other| other.cpu.load(Ordering::Relaxed) != cpu.number) {
         other.failed.store(true, Ordering::Release);
         other.park.store(true, Ordering::Release);
@@ -333,7 +337,7 @@ fn write_msr(cpu: &mut Cpu) -> Result<(), Violation> {
             apic::guest_command(cpu, value as u32, (value >> 32) as u32)?;
             true
         }
-        None if x2apic.contains(&msr) && !cpu.cell().is_root() && !apic::x2apic() => {
+        None if x2apic.contains(&msr) && !cpu.cell().is_root() => {
             match apic::guest_write_x2(cpu, msr - number::X2APIC_FIRST, value) {
                 Some(result) => {
                     result?;

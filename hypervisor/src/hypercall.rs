@@ -8,7 +8,7 @@ use crate::cpu::Cpu;
 use crate::decode::CodeSize;
 use crate::memory::host;
 use crate::vendor::{Vcpu, reg};
-use crate::{cell, console, manage, percpu, teardown};
+use crate::{cell, manage, percpu, teardown};
 
 /// Our own addition: why a cell failed. RDI: cell, RSI: field; the answer fills RAX.
 const CELL_FAILURE: u32 = 0x100;
@@ -52,7 +52,7 @@ fn dispatch(cpu: &mut Cpu, call: Hypercall, arg1: u64, arg2: u64) -> Result<i64,
             if !cpu.cell().is_root() && !cpu.cell().config().flags().contains(permitted) {
                 return Err(Error::NotPermitted);
             }
-            console::put(arg1 as u8);
+            cpu.cell().put(arg1 as u8);
             Ok(0)
         }
     }
@@ -92,6 +92,11 @@ fn failure(cpu: &mut Cpu, id: u32, field: u32) -> Result<i64, Error> {
     let _guard = cpu.manage();
     let failure = *cell::find(id).ok_or(Error::NoEntry)?.failure.lock();
     let Some(failure) = failure else { return if field == 0 { Ok(0) } else { Err(Error::NoEntry) } };
+    let half = |half: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&failure.code[half * 8..][..8]);
+        i64::from_le_bytes(word)
+    };
     Ok(match field {
         0 => failure.violation.reason as i64,
         1 => failure.cpu.into(),
@@ -99,6 +104,7 @@ fn failure(cpu: &mut Cpu, id: u32, field: u32) -> Result<i64, Error> {
         3 => failure.violation.address as i64,
         4 => failure.violation.detail as i64,
         5 => failure.code_base as i64,
+        6 | 7 => half(field as usize - 6),
         _ => return Err(Error::Invalid),
     })
 }

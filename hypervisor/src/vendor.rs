@@ -136,8 +136,8 @@ pub trait Vcpu {
     fn restore(&mut self);
     /// Changes to another cell.
     fn set_cell(&mut self, cell: &CellContext);
-    /// Puts the CPU into the state of a CPU that starts in real mode at `address`.
-    fn start(&mut self, address: u64);
+    /// Puts the CPU into the state of a CPU that starts in real mode at `ip` of the code segment at `base`.
+    fn start(&mut self, base: u64, ip: u16);
     /// Makes the guest halt for good (until kicked), without touching any memory of a cell.
     fn park(&mut self);
     /// Whether it was parked and not started since.

@@ -279,17 +279,12 @@ impl Vcpu for SvmVcpu {
         self.use_context(*cell);
     }
 
-    fn start(&mut self, address: u64) {
+    fn start(&mut self, base: u64, ip: u16) {
         self.use_context(self.cell);
-        let code = Segment {
-            selector: (address >> 4) as u16 & 0xf000,
-            attributes: 0x9b,
-            limit: 0xffff,
-            base: address & !0xffff,
-        };
+        let code = Segment { selector: (base >> 4) as u16, attributes: 0x9b, limit: 0xffff, base };
         let vmcb = &mut *self.vmcb;
         vmcb.cs = code;
-        vmcb.rip = address & 0xffff;
+        vmcb.rip = ip.into();
         for segment in [&mut vmcb.ds, &mut vmcb.es, &mut vmcb.ss, &mut vmcb.fs, &mut vmcb.gs] {
             *segment = real_mode_segment(0x93);
         }
@@ -329,7 +324,7 @@ impl Vcpu for SvmVcpu {
     }
 
     fn park(&mut self) {
-        self.start(0);
+        self.start(0, 0);
         self.use_context(self.parking);
         self.parked = true;
     }

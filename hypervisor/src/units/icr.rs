@@ -79,6 +79,13 @@ const fn logical(model: LogicalModel, destination: u32) -> Destination {
     }
 }
 
+/// Whether a write to this register of the local APIC (its offset divided by 16) concerns nobody but the CPU itself, with
+/// whatever value: task priority, end of interrupt, spurious vector, error status, the timer's count and divider.
+#[must_use]
+pub const fn is_plain(register: u32) -> bool {
+    matches!(register, 0x08 | 0x0b | 0x0f | 0x28 | 0x38 | 0x3e)
+}
+
 impl Command {
     /// Decodes an ICR write: low word, and the destination (bits 24..32 of the high word in xAPIC mode, all of it in x2APIC mode).
     pub const fn decode(low: u32, destination: u32, model: LogicalModel) -> Result<Self, Refusal> {
@@ -165,6 +172,14 @@ pub const fn lvt_allowed(value: u32, root: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_cpus_own_registers_are_plain() {
+        // 0 is none at all (a message, where registers and messages share addresses), 2 the id, 0x0d and 0x0e the logical id,
+        // 0x2f to 0x37 send interrupts.
+        let plain: Vec<u32> = (0..0x100).filter(|register| is_plain(*register)).collect();
+        assert_eq!(plain, [0x08, 0x0b, 0x0f, 0x28, 0x38, 0x3e]);
+    }
 
     #[test]
     fn linux_wakes_a_cpu() {

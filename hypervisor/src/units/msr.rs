@@ -68,6 +68,8 @@ pub const fn cell(msr: u32, x2apic: bool) -> Rights {
         0x6e0 => ALL,
         0xc000_0081..=0xc000_0084 | 0xc000_0100..=0xc000_0103 => ALL,
         number::X2APIC_ICR => Rights { read: x2apic, write: false },
+        // Local vectors could be INIT or SMI: looked at. The timer's is too, which is written once.
+        0x82f | 0x832..=0x837 => Rights { read: x2apic, write: false },
         number::X2APIC_FIRST..=0x83f => Rights { read: x2apic, write: x2apic },
         number::TSC | number::APIC_BASE | 0x8b | 0xce | 0xe7 | 0xe8 | 0xfe | 0x10a | 0x1a0 | 0x179 | 0x17a => READ,
         0x200..=0x20f | 0x250..=0x26f => READ,
@@ -98,5 +100,7 @@ mod tests {
         assert_eq!(cell(0x80b, false), NONE, "emulated without x2APIC");
         assert_eq!(cell(number::X2APIC_ICR, true), READ);
         assert_eq!(cell(0x840, true), NONE);
+        assert_eq!(cell(0x838, true), ALL, "the timer's count takes no exit");
+        assert_eq!(cell(0x835, true), READ, "a local vector could be an INIT");
     }
 }
