@@ -3,8 +3,8 @@
 
 use hypervisor_abi::config::PciKind;
 use hypervisor_abi::config::{
-    CellFlags, CellParts, ConfigError, Console, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange,
-    SystemFlags, SystemHeader, SystemParts,
+    CellFlags, CellParts, ConfigError, Console, IommuKind, IommuUnit, IrqChip, MAX_IOMMU_UNITS, Memory, MemoryFlags,
+    PciCapability, PciDevice, PortRange, SystemFlags, SystemHeader, SystemParts,
 };
 use ipc::image::LOAD_ADDRESS;
 use ipc::shadow;
@@ -239,6 +239,24 @@ pub fn cell_cpus(layout: &Layout, machine: &Machine) -> Vec<u32> {
     cpus.split_off(cpus.len().saturating_sub(layout.cpus as usize))
 }
 
+fn iommu_units(machine: &Machine) -> [IommuUnit; MAX_IOMMU_UNITS] {
+    let mut units = [IommuUnit::default(); MAX_IOMMU_UNITS];
+    for (unit, iommu) in units.iter_mut().zip(&machine.iommus) {
+        let amd = iommu.amd.unwrap_or_default();
+        *unit = IommuUnit {
+            kind: U32::new(if iommu.amd.is_some() { IommuKind::Amd } else { IommuKind::Intel } as u32),
+            base: U64::new(iommu.base),
+            size: U32::new(iommu.size),
+            amd_bdf: U16::new(amd.bdf),
+            amd_base_cap: amd.capability,
+            amd_msi_cap: amd.msi,
+            amd_features: U32::new(amd.features),
+            ..IommuUnit::default()
+        };
+    }
+    units
+}
+
 /// The configuration of the hypervisor and of the root cell, for the machine that Linux sees.
 pub fn root_config(layout: &Layout, machine: &Machine) -> Result<Vec<u8>, MachineError> {
     fits(layout, machine)?;
@@ -268,6 +286,7 @@ pub fn root_config(layout: &Layout, machine: &Machine) -> Result<Vec<u8>, Machin
         debug_console: layout.debug_console.map_or_else(Console::default, |port| Console::uart_pio(port, 1)),
         pci_mmconfig_base: U64::new(mmconfig.map_or(0, |m| m.0)),
         pci_mmconfig_end_bus: mmconfig.map_or(0, |m| m.1),
+        iommu_units: iommu_units(machine),
         pm_timer_address: U16::new(machine.pm_timer.unwrap_or(layout.pm_timer)),
         ..SystemHeader::default()
     };

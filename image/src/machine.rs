@@ -55,6 +55,32 @@ pub struct Machine {
     pub mmconfig: Option<(u64, u8)>,
     /// Port of the power management timer.
     pub pm_timer: Option<u16>,
+    /// IOMMU units.
+    pub iommus: Vec<Iommu>,
+}
+
+/// An IOMMU unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Iommu {
+    /// AMD-Vi, with what its table says of it; else VT-d.
+    pub amd: Option<AmdIommu>,
+    /// Address of its registers.
+    pub base: u64,
+    /// Bytes of its registers.
+    pub size: u32,
+}
+
+/// What an AMD-Vi unit has beside its registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AmdIommu {
+    /// Its PCI function.
+    pub bdf: u16,
+    /// Offset of its capability.
+    pub capability: u8,
+    /// Offset of its MSI capability.
+    pub msi: u8,
+    /// Feature word of the table.
+    pub features: u32,
 }
 
 /// Why a machine gives no configuration.
@@ -92,6 +118,12 @@ pub enum MachineError {
         end: u64,
         /// Megabytes to reserve.
         megabytes: u64,
+    },
+    /// There is no memory where the system needs some.
+    #[error("this machine has no memory at {address:#x}: choose other physical addresses in the manifest")]
+    NoMemory {
+        /// First address without.
+        address: u64,
     },
     /// A PCI address is taken.
     #[error("PCI address {bdf} of [ivshmem.{name}] is in use on this machine: choose a free one in the manifest")]
@@ -199,15 +231,58 @@ impl Machine {
         let madt = acpi::Madt::parse(&read(root, "sys/firmware/acpi/tables/APIC")?);
         let mmconfig = read(root, "sys/firmware/acpi/tables/MCFG").ok().and_then(|table| acpi::mmconfig(&table));
         let pm_timer = read(root, "sys/firmware/acpi/tables/FACP").ok().and_then(|table| acpi::pm_timer(&table));
+        let functions = pci::read_all(root)?;
+        let mut iommus = Vec::new();
+        if let Ok(table) = read(root, "sys/firmware/acpi/tables/DMAR") {
+            iommus.extend(acpi::vtd_units(&table));
+        }
+        if let Ok(table) = read(root, "sys/firmware/acpi/tables/IVRS") {
+            iommus.extend(acpi::amd_units(&table));
+        }
+        for unit in iommus.iter_mut().filter_map(|unit| unit.amd.as_mut()) {
+            let own = functions.iter().find(|function| function.domain == 0 && function.bdf == unit.bdf);
+            let msi = own.and_then(|function| function.capabilities.iter().find(|cap| cap.id == pci::MSI));
+            unit.msi = msi.map_or(0, |cap| cap.start as u8);
+        }
         Ok(Self {
             online_cpus,
             memory,
-            functions: pci::read_all(root)?,
+            functions,
+            iommus,
             ioapics: madt.ioapics,
             local_apic: madt.local_apic,
             mmconfig,
             pm_timer,
         })
+    }
+
+    /// Takes `start..end` from Linux, as booting it with `memmap=` would. Whether it was so already.
+    pub fn reserve(&mut self, start: u64, end: u64) -> Result<bool, MachineError> {
+        let covers = |address: u64| {
+            let resources = self.memory.iter().filter(|r| !r.is_device && r.start <= address);
+            resources.map(|r| r.start.saturating_add(r.size)).filter(|end| *end > address).max()
+        };
+        let mut at = start;
+        while at < end {
+            at = covers(at).ok_or(MachineError::NoMemory { address: at })?;
+        }
+        let (mut kept, mut was_reserved) = (Vec::new(), true);
+        for resource in self.memory.drain(..) {
+            let last = resource.start.saturating_add(resource.size);
+            if !resource.is_ram || resource.start >= end || last <= start {
+                kept.push(resource);
+                continue;
+            }
+            was_reserved = false;
+            let (from, to) = (resource.start.max(start), last.min(end));
+            for (start, end, is_ram) in [(resource.start, from, true), (from, to, false), (to, last, true)] {
+                if start < end {
+                    kept.push(Resource { start, size: end - start, is_ram, ..resource.clone() });
+                }
+            }
+        }
+        self.memory = kept;
+        Ok(was_reserved)
     }
 }
 

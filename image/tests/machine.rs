@@ -186,6 +186,25 @@ fn what_the_cell_needs_is_part_of_the_root() {
 }
 
 #[test]
+fn what_linux_uses_now_can_be_planned_to_be_reserved() {
+    let dir = tempfile::tempdir().unwrap();
+    q35(dir.path());
+    let reserved = image::cell::root_config(&layout(), &Machine::read(dir.path()).unwrap()).unwrap();
+    // The same machine, booted without the option.
+    let iomem = IOMEM.replace("4fffffff : System RAM", "7ffdffff : System RAM");
+    let iomem: Vec<&str> = iomem.lines().filter(|l| !l.starts_with("50000000") && !l.starts_with("66000000")).collect();
+    write(dir.path(), "proc/iomem", iomem.join("\n").as_bytes());
+    let mut machine = Machine::read(dir.path()).unwrap();
+    assert!(matches!(image::cell::root_config(&layout(), &machine), Err(MachineError::NotReserved { .. })));
+    let (start, end) = layout().reserved();
+    let end = end.next_multiple_of(1 << 20);
+    assert!(!machine.reserve(start, end).unwrap());
+    assert!(machine.reserve(start, end).unwrap(), "it is now");
+    assert_eq!(image::cell::root_config(&layout(), &machine).unwrap(), reserved);
+    assert!(matches!(machine.reserve(0x8000_0000, 0x9000_0000), Err(MachineError::NoMemory { address: 0x8000_0000 })));
+}
+
+#[test]
 fn the_hypervisors_own_checks_pass() {
     let dir = tempfile::tempdir().unwrap();
     q35(dir.path());

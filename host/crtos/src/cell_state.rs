@@ -12,20 +12,39 @@ pub fn state(state: i32) -> &'static str {
     }
 }
 
+/// Reasons, by number.
+pub const MEMORY: i64 = 1;
+/// A port.
+pub const PORT: i64 = 2;
+/// A model-specific register.
+pub const MSR: i64 = 3;
+/// An instruction that the emulation does not know.
+pub const INSTRUCTION: i64 = 5;
+/// A PCI function.
+pub const PCI: i64 = 6;
+/// An interrupt.
+pub const INTERRUPT: i64 = 7;
+/// An exit.
+pub const EXIT: i64 = 8;
+/// A message that was not answered.
+pub const TIMEOUT: i64 = 9;
+/// A control register.
+pub const CONTROL_REGISTER: i64 = 10;
+
 /// Why a cell failed.
 pub fn failure(reason: i64) -> &'static str {
     match reason {
         0 => "no reason known",
-        1 => "access to memory outside of the cell",
-        2 => "access to a port that is not its own",
-        3 => "access to a forbidden model-specific register",
+        MEMORY => "access to memory outside of the cell",
+        PORT => "access to a port that is not its own",
+        MSR => "access to a forbidden model-specific register",
         4 => "triple fault",
-        5 => "access to device memory by an instruction that cannot be decoded",
-        6 => "forbidden PCI access",
-        7 => "interrupt to a processor outside of the cell",
-        8 => "unexpected exit",
-        9 => "no answer to a message",
-        10 => "forbidden control register value",
+        INSTRUCTION => "access to device memory by an instruction that cannot be decoded",
+        PCI => "forbidden PCI access",
+        INTERRUPT => "interrupt to a processor outside of the cell",
+        EXIT => "unexpected exit",
+        TIMEOUT => "no answer to a message",
+        CONTROL_REGISTER => "forbidden control register value",
         11 => "invalid guest state",
         _ => "unknown reason",
     }

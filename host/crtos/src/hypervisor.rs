@@ -10,6 +10,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::sys;
 
+/// The device node.
+pub const NODE: &str = "/dev/crtos";
+
 /// Bytes of a cell's name.
 const NAME: usize = 32;
 /// Number of the failure query.
@@ -59,6 +62,33 @@ struct Query {
     result: i64,
 }
 
+#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct CellConfiguration {
+    id: CellId,
+    buffer: u64,
+    size: u64,
+}
+
+/// Why a cell was stopped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Failure {
+    /// Number of the reason; 0 if the hypervisor has none.
+    pub reason: i64,
+    /// CPU.
+    pub cpu: u32,
+    /// Instruction pointer.
+    pub ip: u64,
+    /// Base of the code segment.
+    pub code_base: u64,
+    /// What it wanted: guest-physical address, port, register, ...
+    pub address: u64,
+    /// More, by reason.
+    pub detail: u64,
+    /// First bytes of the instruction.
+    pub code: [u8; 16],
+}
+
 /// A cell, as the driver lists it.
 #[derive(Default, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -95,6 +125,9 @@ const CELL_START: u32 = sys::iow::<CellId>(0, 4);
 const CELL_DESTROY: u32 = sys::iow::<CellId>(0, 5);
 const QUERY: u32 = sys::iowr::<Query>(0, 0x11);
 const CELL_INFO: u32 = sys::iowr::<CellInfo>(0, 0x12);
+const CELL_CONFIG: u32 = sys::iowr::<CellConfiguration>(0, 0x13);
+/// Biggest configuration that the driver takes.
+const MAX_CONFIG: usize = 1 << 16;
 
 const _: () = {
     assert!(ENABLE == 0x4020_0010);
@@ -102,6 +135,7 @@ const _: () = {
     assert!(CELL_START == 0x4028_0004);
     assert!(QUERY == 0xc020_0011);
     assert!(CELL_INFO == 0xc050_0012);
+    assert!(CELL_CONFIG == 0xc038_0013);
 };
 
 /// Names a cell: a number is its id, everything else its name.
@@ -131,7 +165,8 @@ const EEXIST: i32 = 17;
 /// The driver answers this while the hypervisor is not enabled.
 const ENXIO: i32 = 6;
 const ENODEV: i32 = 19;
-const NOT_ENABLED: &str = "the hypervisor is not enabled: run `crtos enable` first";
+/// What every command says that needs it.
+pub const NOT_ENABLED: &str = "the hypervisor is not enabled: run `crtos enable` first";
 const EINVAL: i32 = 22;
 
 /// The hypervisor, through its device node.
@@ -142,7 +177,7 @@ pub struct Hypervisor {
 impl Hypervisor {
     /// Opens the device node.
     pub fn open() -> Result<Hypervisor> {
-        match File::options().read(true).write(true).open("/dev/crtos") {
+        match File::options().read(true).write(true).open(NODE) {
             Ok(node) => Ok(Hypervisor { node }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 Err(anyhow!("crtos.ko is not loaded: run `crtos enable` first"))
@@ -286,13 +321,29 @@ impl Hypervisor {
         self.query(Hypercall::HypervisorGetInfo.code(), what.into(), 0)
     }
 
-    /// Why a cell failed: reason, CPU, instruction pointer, address.
-    pub fn failure(&self, cell: i32) -> Result<[i64; 4]> {
-        let mut fields = [0; 4];
-        for (index, field) in fields.iter_mut().enumerate() {
-            *field = self.query(FAILURE, cell as u64, index as u64)?;
+    /// Why a cell failed.
+    pub fn failure(&self, cell: i32) -> Result<Failure> {
+        let field = |number| self.query(FAILURE, cell as u64, number);
+        let reason = field(0)?;
+        if reason <= 0 {
+            return Ok(Failure::default());
         }
-        Ok(fields)
+        let mut code = [0; 16];
+        code[..8].copy_from_slice(&field(6)?.to_le_bytes());
+        code[8..].copy_from_slice(&field(7)?.to_le_bytes());
+        let (cpu, ip, address) = (field(1)? as u32, field(2)? as u64, field(3)? as u64);
+        Ok(Failure { reason, cpu, ip, address, detail: field(4)? as u64, code_base: field(5)? as u64, code })
+    }
+
+    /// The configuration that a cell was made from.
+    pub fn config(&self, cell: &str) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; MAX_CONFIG];
+        let mut arg =
+            CellConfiguration { id: cell_id(cell)?, buffer: bytes.as_mut_ptr() as u64, size: bytes.len() as u64 };
+        let length = sys::ioctl(self.node.as_fd(), CELL_CONFIG, &mut arg)
+            .with_context(|| format!("cannot read the configuration of cell \"{cell}\""))?;
+        bytes.truncate(length as usize);
+        Ok(bytes)
     }
 }
 

@@ -10,6 +10,7 @@
 mod board;
 mod cell_state;
 mod cmd;
+mod config;
 mod files;
 mod hypervisor;
 mod module;
@@ -17,6 +18,7 @@ mod program;
 mod proxy;
 mod realm;
 mod sys;
+mod why;
 
 use std::process::ExitCode;
 
@@ -38,6 +40,11 @@ enum Command {
     /// Make, load, start, stop, destroy and list cells
     #[command(subcommand)]
     Cell(cmd::cell::Command),
+    /// Show, check, convert and create binary configurations of systems and cells
+    #[command(subcommand)]
+    Config(cmd::config::Command),
+    /// Say what this machine has of what the hypervisor needs
+    Hardware(cmd::hardware::Arguments),
     /// Run a program in the real-time realm
     Run(cmd::run::Arguments),
     /// List the real-time processes and threads
@@ -50,6 +57,8 @@ enum Command {
     /// Show the crash reports of the servers
     #[command(subcommand)]
     Crash(cmd::crash::Command),
+    /// Show the console of the hypervisor, and of cells that print through it
+    Console(cmd::console::Arguments),
     /// Check, build and compare images and their manifests
     #[command(subcommand)]
     Image(image::cli::Command),
@@ -68,11 +77,14 @@ fn main() -> ExitCode {
         Command::Enable(arguments) => cmd::enable::enable(&arguments),
         Command::Disable(arguments) => cmd::disable::disable(&arguments),
         Command::Cell(command) => cmd::cell::cell(&command),
+        Command::Config(command) => cmd::config::config(&command),
+        Command::Hardware(arguments) => cmd::hardware::hardware(&arguments),
         Command::Run(arguments) => return cmd::run::run(&arguments),
         Command::Ps => cmd::ps::ps(),
         Command::Log(arguments) => cmd::log::log(&arguments),
         Command::Server(command) => cmd::server::server(&command),
         Command::Crash(command) => cmd::crash::crash(&command),
+        Command::Console(arguments) => cmd::console::console(&arguments),
         Command::Image(command) => image::cli::run(&command).map(|text| print!("{text}")).map_err(anyhow::Error::from),
     };
     match result {

@@ -14,7 +14,7 @@ mod together;
 mod tests;
 
 pub use finding::{Finding, Place, Problem, Severity};
-pub use together::together;
+pub use together::{beside, together};
 
 use crate::config::{CellConfig, SystemConfig};
 

@@ -1,6 +1,6 @@
-//! The three ACPI tables that matter here. A short or strange table gives what it has.
+//! The ACPI tables that matter here. A short or strange table gives what it has.
 
-use super::IoApic;
+use super::{AmdIommu, IoApic, Iommu};
 
 /// Bytes of the header that every table begins with.
 const HEADER: usize = 36;
@@ -73,6 +73,52 @@ pub fn pm_timer(table: &[u8]) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)
 }
 
+/// Where the structures begin in the tables of IOMMU units.
+const UNITS: usize = 48;
+
+/// VT-d units ("DMAR" table).
+pub fn vtd_units(table: &[u8]) -> Vec<Iommu> {
+    const REMAPPING_UNIT: u16 = 0;
+    let mut units = Vec::new();
+    let mut at = UNITS;
+    while let (Some(kind), Some(length)) = (u16_at(table, at), u16_at(table, at + 2)) {
+        if length < 4 {
+            break;
+        }
+        if kind == REMAPPING_UNIT
+            && let Some(base) = u64_at(table, at + 8)
+        {
+            units.push(Iommu { amd: None, base, size: 0x1000 });
+        }
+        at += usize::from(length);
+    }
+    units
+}
+
+/// AMD-Vi units ("IVRS" table). A unit may be described several times, in newer ways: the first one counts.
+pub fn amd_units(table: &[u8]) -> Vec<Iommu> {
+    /// Bits of the feature word that count performance counters: a unit with some has more registers.
+    const COUNTERS: u32 = 0x007f_e000;
+    let mut units: Vec<Iommu> = Vec::new();
+    let mut at = UNITS;
+    while let (Some(kind), Some(length)) = (table.get(at), u16_at(table, at + 2)) {
+        if length < 4 {
+            break;
+        }
+        if matches!(kind, 0x10 | 0x11 | 0x40)
+            && let (Some(bdf), Some(capability), Some(base), Some(features)) =
+                (u16_at(table, at + 4), table.get(at + 6), u64_at(table, at + 8), u32_at(table, at + 20))
+            && units.iter().all(|unit| unit.base != base)
+        {
+            let size = if features & COUNTERS != 0 { 0x8_0000 } else { 0x4000 };
+            let amd = AmdIommu { bdf, capability: *capability, msi: 0, features };
+            units.push(Iommu { amd: Some(amd), base, size });
+        }
+        at += usize::from(length);
+    }
+    units
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +161,29 @@ mod tests {
         facp[212..220].copy_from_slice(&0x408u64.to_le_bytes());
         assert_eq!(pm_timer(&facp), Some(0x408));
         assert_eq!(pm_timer(&facp[..60]), None);
+    }
+
+    #[test]
+    fn iommu_units() {
+        let mut dmar = vec![0; UNITS];
+        for base in [0xfbff_d000u64, 0xfbff_c000] {
+            dmar.extend_from_slice(&[0, 0, 16, 0, 0, 0, 0, 0]);
+            dmar.extend_from_slice(&base.to_le_bytes());
+            dmar.extend_from_slice(&[1, 0, 8, 0, 0, 0, 0, 0]); // reserved memory: not a unit
+        }
+        assert_eq!(vtd_units(&dmar).iter().map(|unit| unit.base).collect::<Vec<_>>(), [0xfbff_d000, 0xfbff_c000]);
+        let mut ivrs = vec![0; UNITS];
+        for kind in [0x10, 0x11] {
+            ivrs.extend_from_slice(&[kind, 0, 24, 0, 2, 0, 0x40, 0]);
+            ivrs.extend_from_slice(&0xfeb8_0000u64.to_le_bytes());
+            ivrs.extend_from_slice(&[0; 4]);
+            ivrs.extend_from_slice(&0x8004_8824u32.to_le_bytes());
+        }
+        let amd = AmdIommu { bdf: 2, capability: 0x40, msi: 0, features: 0x8004_8824 };
+        assert_eq!(amd_units(&ivrs), [Iommu { amd: Some(amd), base: 0xfeb8_0000, size: 0x8_0000 }]);
+        for end in 0..ivrs.len() {
+            vtd_units(&ivrs[..end]);
+            amd_units(&ivrs[..end]);
+        }
     }
 }

@@ -88,7 +88,8 @@ fn word(config: &[u8], at: u16) -> u32 {
     u32::from(half(config, at)) | u32::from(half(config, at.wrapping_add(2))) << 16
 }
 
-const MSI: u16 = 0x05;
+/// Id of the capability for message-signalled interrupts.
+pub const MSI: u16 = 0x05;
 const MSIX: u16 = 0x11;
 
 /// Bytes of a capability.

@@ -3,15 +3,19 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
+use hypervisor_abi::check::{self, Finding, Role};
+use hypervisor_abi::config::CellConfig;
 use hypervisor_abi::hypercall::{CpuStat, InfoType};
 
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
-use crate::{cell_state, files};
+use crate::{cell_state, config, files, why};
 
 const DEFAULT: &str = "srtos";
+/// State of a cell that was stopped, or says that it has failed.
+const FAILED: i32 = 3;
 /// Longest time from start to life, in software emulation on a busy machine.
 const BOOT: Duration = Duration::from_secs(30);
 
@@ -21,6 +25,9 @@ pub enum Command {
     Create {
         /// Cell configuration; the default is made from the manifest and this machine
         config: Option<PathBuf>,
+        /// Leave it to the hypervisor to find what is wrong with it
+        #[arg(long)]
+        unchecked: bool,
     },
     /// Load an image into a cell (which stops it)
     Load {
@@ -50,6 +57,12 @@ pub enum Command {
     },
     /// List the cells
     List,
+    /// Say why a cell was stopped: the instruction, what it wanted, what it was allowed
+    Why {
+        /// Name or id
+        #[arg(default_value = DEFAULT)]
+        cell: String,
+    },
     /// Show what the hypervisor and the real-time side count
     Stats {
         /// Name or id; the default is all cells and the real-time side
@@ -60,19 +73,26 @@ pub enum Command {
 pub fn cell(command: &Command) -> Result<()> {
     let hypervisor = Hypervisor::open()?;
     match command {
-        Command::Create { config } => create(&hypervisor, config.as_ref()),
+        Command::Create { config, unchecked } => create(&hypervisor, config.as_ref(), *unchecked),
         Command::Load { cell, image } => load(&hypervisor, cell, image.as_deref()),
         Command::Start { cell } => start(&hypervisor, cell),
         Command::Shutdown { cell } => hypervisor.shutdown(cell),
         Command::Destroy { cell } => hypervisor.destroy(cell),
         Command::List => list(&hypervisor),
+        Command::Why { cell } => why(&hypervisor, cell),
         Command::Stats { cell } => stats(&hypervisor, cell.as_deref()),
     }
 }
 
-fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>) -> Result<()> {
+fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>, unchecked: bool) -> Result<()> {
     let config = match config {
-        Some(path) => files::read(path)?,
+        Some(path) if unchecked => files::read(path)?,
+        Some(path) => {
+            let (bytes, _) = config::read(path)?;
+            let cell = CellConfig::parse(&bytes).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+            check(hypervisor, &cell).with_context(|| path.display().to_string())?;
+            bytes
+        }
         None => {
             let (layout, machine) = (files::layout()?, files::machine()?);
             let cpus = image::cell::cell_cpus(&layout, &machine);
@@ -87,6 +107,20 @@ fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>) -> Result<()> {
         }
     };
     hypervisor.create(&config).map(|_| ())
+}
+
+/// Refuses what cannot be right, by itself or beside the cells that are there.
+fn check(hypervisor: &Hypervisor, cell: &CellConfig<'_>) -> Result<()> {
+    let first = |finding: Option<Finding>| finding.map_or(Ok(()), |finding| Err(anyhow!("{finding}")));
+    first(check::first_error(|found| check::cell(cell, Role::NonRoot, found)))?;
+    for other in hypervisor.cells()?.iter().skip(1) {
+        let bytes = hypervisor.config(&other.id.to_string())?;
+        let config = CellConfig::parse(&bytes).map_err(|error| anyhow!("{error}"))?;
+        if let Some(finding) = check::first_error(|found| check::beside(&[config, *cell], found)) {
+            bail!("beside cell \"{}\": {}", other.name(), finding.problem);
+        }
+    }
+    Ok(())
 }
 
 /// Splits FILE@ADDRESS.
@@ -128,11 +162,29 @@ fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
 fn describe(hypervisor: &Hypervisor, cell: &CellInfo) -> String {
     let state = cell_state::state(cell.state);
     match (cell.state, hypervisor.failure(cell.id)) {
-        (3, Ok([reason, cpu, ip, address])) => {
-            format!("{state} ({} at {address:#x}, processor {cpu}, instruction {ip:#x})", cell_state::failure(reason))
+        (FAILED, Ok(failure)) if failure.reason != 0 => {
+            let reason = cell_state::failure(failure.reason);
+            format!(
+                "{state} ({reason} at {:#x}, processor {}, instruction {:#x})",
+                failure.address, failure.cpu, failure.ip
+            )
         }
         _ => state.to_owned(),
     }
+}
+
+fn why(hypervisor: &Hypervisor, name: &str) -> Result<()> {
+    let info = hypervisor.cell(name)?;
+    let failure = hypervisor.failure(info.id)?;
+    if failure.reason == 0 {
+        let says = if info.state == FAILED { ", as it says itself: the hypervisor has not stopped it" } else { "" };
+        println!("cell \"{}\" is {}{says}", info.name(), cell_state::state(info.state));
+        return Ok(());
+    }
+    let bytes = hypervisor.config(&info.id.to_string())?;
+    let config = CellConfig::parse(&bytes).map_err(|error| anyhow!("{error}"))?;
+    print!("cell         {} (id {})\n{}", info.name(), info.id, why::report(&failure, &config));
+    Ok(())
 }
 
 fn cpu_list(cpus: &[u32]) -> String {

@@ -35,6 +35,9 @@ pub fn enable(arguments: &Arguments) -> Result<()> {
     if let Some(path) = &arguments.write_config {
         return std::fs::write(path, config).with_context(|| format!("cannot write {}", path.display()));
     }
+    if std::fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
+        bail!("a kernel is loaded for kexec, which the hypervisor could not survive: unload it first (kexec -u)");
+    }
     check_processor(&std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?)?;
     let image = files::read(&files::find(files::HYPERVISOR)?)?;
     let loaded = module::load()?;

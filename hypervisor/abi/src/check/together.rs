@@ -24,10 +24,28 @@ pub fn together(system: &SystemConfig<'_>, cells: &[CellConfig<'_>], found: &mut
         if cell.name() == root.name() {
             report(Problem::SharedName);
         }
+        for unit in system.iommu_units() {
+            let registers = (unit.base.get(), unit.size.get().into());
+            if cell.memory().iter().any(|region| !is_comm(region) && meet(phys(region), registers)) {
+                report(Problem::CoversRegisters(registers.0));
+            }
+        }
+    }
+    beside(cells, found);
+}
+
+/// Looks at a set of cells that are to run at the same time, without knowing the system. Places as with [`together`].
+pub fn beside(cells: &[CellConfig<'_>], found: &mut dyn FnMut(Finding)) {
+    for (number, cell) in cells.iter().enumerate() {
+        let mut report = |problem| found(Finding { place: Place::InCell(number), problem });
         for other in &cells[..number] {
             check_pair(other, cell, &mut report);
         }
     }
+}
+
+fn is_comm(region: &Memory) -> bool {
+    region.flags().contains(MemoryFlags::COMM_REGION)
 }
 
 fn of_kind<'a>(cell: &CellConfig<'a>, shmem: bool) -> impl Iterator<Item = &'a PciDevice> + use<'a> {
