@@ -13,6 +13,7 @@ pub mod counter;
 pub mod cpio;
 pub mod cyclictest;
 pub mod initramfs;
+pub mod inmate;
 pub mod machine;
 pub mod process;
 pub mod realm;

@@ -57,12 +57,14 @@ pub struct Wanted {
     pub cpu: Option<&'static str>,
     /// Whether memory is reserved for hypervisor and cell.
     pub reserved: bool,
+    /// Further devices: QEMU's `-device`.
+    pub devices: &'static [&'static str],
 }
 
 impl Wanted {
     /// The default machine in that state.
     pub const fn new(state: State) -> Self {
-        Self { kernel: Flavour::Rt, cpus: 4, state, manifest: "default", cpu: None, reserved: true }
+        Self { kernel: Flavour::Rt, cpus: 4, state, manifest: "default", cpu: None, reserved: true, devices: &[] }
     }
 
     /// The same with another kernel.

@@ -31,6 +31,9 @@ impl Builder for Laboratory<'_> {
         if let Some(cpu) = wanted.cpu {
             machine.cpu = cpu.to_owned();
         }
+        for device in wanted.devices {
+            machine.arguments.extend(["-device".into(), device.into()]);
+        }
         let mut vm = guest::boot(&machine)?;
         if wanted.state == State::Running {
             guest::bring_up(&mut vm)?;

@@ -1,7 +1,9 @@
 //! The suites, in the order in which they run.
 
 mod cycle;
+mod escape;
 mod front_door;
+mod inmates;
 mod plain;
 mod programs;
 mod refusals;
@@ -26,6 +28,8 @@ pub const ALL: &[&Suite] = &[
     &cycle::RT,
     &programs::STOCK,
     &cycle::STOCK,
+    &inmates::SUITE,
+    &escape::SUITE,
     &refusals::INSTALLED,
     &refusals::NO_SVM,
     &refusals::NO_MEMORY,

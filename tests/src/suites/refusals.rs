@@ -17,6 +17,8 @@ pub const INSTALLED: Suite = Suite {
         case("no_hypervisor", no_hypervisor),
         case("no_cell", no_cell),
         case("busy", busy),
+        case("guards", guards),
+        case("kexec", kexec),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -102,4 +104,45 @@ fn busy(bench: &mut Bench<'_>) -> Result<()> {
     refused(bench, "crtos disable", &["cell"])?;
     refused(bench, "rmmod crtos", &["use"])?;
     bench.ok("crtos cell destroy && crtos disable && rmmod crtos").map(drop)
+}
+
+/// What Linux must not do while a cell is there; each with its reason in the kernel's log.
+fn guards(bench: &mut Bench<'_>) -> Result<()> {
+    bench.ok("crtos enable && crtos cell create")?;
+    for (what, command, reason) in [
+        ("start the cell's processor", "echo 1 > /sys/devices/system/cpu/cpu3/online", "CPU 3 belongs to a cell"),
+        ("stop another one", "echo 0 > /sys/devices/system/cpu/cpu2/online", "CPU 2 cannot go off line"),
+        ("suspend", "echo freeze > /sys/power/state", "no suspend while"),
+    ] {
+        let script = format!("dmesg -C; if {command} 2>/dev/null; then echo done; fi; dmesg");
+        let said = bench.ok(&script)?;
+        if said.contains("done\n") || !said.contains(reason) {
+            bail!("Linux may {what}, or the log does not say \"{reason}\":\n{said}");
+        }
+    }
+    same("processors of Linux", bench.ok("nproc")?, "3\n".into())?;
+    bench.ok("crtos cell destroy && crtos disable && rmmod crtos")?;
+    // And afterwards all is as ever.
+    bench.ok("cd /sys/devices/system/cpu/cpu2 && echo 0 > online && echo 1 > online && test $(nproc) = 4").map(drop)
+}
+
+/// Loads a page as a kernel to boot into, and unloads it again; prints the error's number.
+const KEXEC: &str = r#"python3 -c "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+page = ctypes.create_string_buffer(4096)
+segment = (ctypes.c_ulong * 4)(ctypes.addressof(page), 4096, 0x1000000, 4096)
+call = lambda count: libc.syscall(246, ctypes.c_ulong(0x1000000), ctypes.c_ulong(count), segment, ctypes.c_ulong(62 << 16))
+print('loaded' if call(1) == 0 else ctypes.get_errno())
+call(0)
+""#;
+
+fn kexec(bench: &mut Bench<'_>) -> Result<()> {
+    same("kexec before", bench.ok(KEXEC)?, "loaded\n".into())?;
+    bench.ok("crtos enable")?;
+    same("kexec while enabled", bench.ok(KEXEC)?, "16\n".into())?;
+    bench.ok("dmesg | grep 'crtos: no kexec while the hypervisor is enabled'")?;
+    bench.ok("crtos disable")?;
+    same("kexec afterwards", bench.ok(KEXEC)?, "loaded\n".into())?;
+    bench.ok("rmmod crtos").map(drop)
 }

@@ -1,0 +1,84 @@
+//! Cells for small inmates: configurations with the addresses that `hypervisor/inmates/inmate.inc` expects.
+
+use anyhow::{Context, Result, anyhow};
+use hypervisor_abi::config::{
+    CellConfig, CellFlags, CellParts, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange,
+};
+
+/// Where the inmates start.
+pub const RESET: u64 = 0x10_0000;
+/// Spins to wait for an inmate's answer.
+const REPLY_TIMEOUT: u64 = 20_000_000;
+
+/// A cell.
+#[derive(Clone, Default)]
+pub struct Inmate {
+    /// Name.
+    pub name: &'static str,
+    /// Its CPUs.
+    pub cpus: Vec<u32>,
+    /// Machine address and size of its memory, which begins at 0 for the cell.
+    pub memory: (u64, u64),
+    /// Address of its communication region.
+    pub comm: u64,
+    /// Where its CPUs start.
+    pub reset: u64,
+    /// Memory besides that.
+    pub regions: Vec<Memory>,
+    /// PCI functions.
+    pub functions: Vec<PciDevice>,
+    /// Their capabilities.
+    pub capabilities: Vec<PciCapability>,
+    /// Ports.
+    pub ports: Vec<PortRange>,
+    /// Interrupt pins.
+    pub chips: Vec<IrqChip>,
+}
+
+impl Inmate {
+    /// A cell with memory and CPUs, and nothing else.
+    pub fn new(name: &'static str, cpus: &[u32], memory: (u64, u64)) -> Self {
+        Self { name, cpus: cpus.to_vec(), memory, comm: 0x0400_0000, reset: RESET, ..Self::default() }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> Result<Vec<u8>> {
+        let ram = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE;
+        let comm = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION;
+        // The device's regions first: records count from there.
+        let mut memory = self.regions.clone();
+        memory.push(Memory::new(self.memory.0, 0, self.memory.1, ram | MemoryFlags::LOADABLE | MemoryFlags::DMA));
+        memory.push(Memory::new(0, self.comm, 4096, comm));
+        let mut cpu_set = [0; 32];
+        for cpu in &self.cpus {
+            cpu_set[*cpu as usize / 8] |= 1 << (cpu % 8);
+        }
+        let parts = CellParts {
+            name: self.name,
+            flags: CellFlags::VIRTUAL_CONSOLE_PERMITTED,
+            cpu_set: &cpu_set,
+            memory: &memory,
+            irqchips: &self.chips,
+            ports: &self.ports,
+            pci_devices: &self.functions,
+            pci_caps: &self.capabilities,
+            cpu_reset_address: self.reset,
+            msg_reply_timeout: REPLY_TIMEOUT,
+            ..CellParts::default()
+        };
+        let mut bytes = vec![0; parts.size()];
+        parts.write(&mut bytes).map_err(|error| anyhow!("{error}"))?;
+        Ok(bytes)
+    }
+
+    /// Takes over the shared memory device of a composed cell.
+    pub fn with_link(mut self, composed: &[u8]) -> Result<Self> {
+        let cell = CellConfig::parse(composed).map_err(|error| anyhow!("{error}"))?;
+        let device = cell.pci_devices().first().context("the composed cell has a shared memory device")?;
+        let start = device.shmem_regions_start.get() as usize;
+        let count = 2 + usize::from(device.shmem_peers);
+        self.regions = cell.memory().get(start..start + count).context("the device's regions")?.to_vec();
+        self.functions.push(PciDevice { shmem_regions_start: 0.into(), ..*device });
+        Ok(self)
+    }
+}

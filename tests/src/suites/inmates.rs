@@ -1,0 +1,282 @@
+//! Small inmates in cells of their own: what the hypervisor gives them, and that several live beside each other.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use hypervisor_abi::config::{Memory, MemoryFlags, PciCapability, PciDevice};
+
+use super::support::same;
+use crate::inmate::Inmate;
+use crate::suite::{Bench, State, Suite, Wanted, case};
+
+/// Under the PREEMPT_RT kernel.
+pub const SUITE: Suite = Suite {
+    name: "inmates",
+    wanted: Some(Wanted { devices: &["edu,addr=1e.0"], ..Wanted::new(State::Installed) }),
+    cases: &[
+        case("timer", timer),
+        case("neighbours", neighbours),
+        case("pci_device", pci_device),
+        case("failed_create", failed_create),
+        case("give_back", give_back),
+        case("dmesg", |bench| bench.dmesg_is_clean()),
+    ],
+};
+
+/// Longest time until an inmate has said or done something, in emulation on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first cell's memory: the start of what the default system keeps for its cell.
+pub const FIRST: (u64, u64) = (0x5100_0000, 4 << 20);
+/// A second cell's memory: behind that.
+pub const SECOND: (u64, u64) = (0x5140_0000, 4 << 20);
+
+/// The inmates, assembled into the scratch directory; hypervisor enabled.
+pub fn prepare(bench: &mut Bench<'_>) -> Result<()> {
+    let source = bench.builder.root().join("hypervisor/inmates/build.sh");
+    bench.here(&format!("{} {}", source.display(), bench.scratch.display()))?;
+    bench.ok("crtos cell list >/dev/null 2>&1 || crtos enable").map(drop)
+}
+
+/// Makes the cell.
+pub fn create(bench: &mut Bench<'_>, inmate: &Inmate) -> Result<()> {
+    let file = bench.scratch.join(inmate.name).with_extension("cell");
+    fs::write(&file, inmate.config()?)?;
+    bench.ok(&format!("crtos cell create {}", file.display())).map(drop)
+}
+
+/// Loads a file of the scratch directory into a cell and starts it.
+pub fn start(bench: &mut Bench<'_>, cell: &str, file: &str) -> Result<()> {
+    let file = bench.scratch.join(file);
+    bench.ok(&format!("crtos cell load {cell} {} && crtos cell start {cell}", file.display())).map(drop)
+}
+
+/// The hypervisor's console, as the UART gives it to this side.
+pub struct Console {
+    log: PathBuf,
+    from: usize,
+}
+
+impl Console {
+    /// From now on.
+    pub fn now(bench: &mut Bench<'_>) -> Result<Self> {
+        let log = bench.vm()?.logs().join("hypervisor.log");
+        let from = fs::read(&log)?.len();
+        Ok(Self { log, from })
+    }
+
+    /// What was printed since.
+    pub fn text(&self) -> Result<String> {
+        let bytes = fs::read(&self.log)?;
+        Ok(String::from_utf8_lossy(bytes.get(self.from..).unwrap_or_default()).replace('\r', ""))
+    }
+
+    /// Waits for a line that contains `text`; gives what follows it on the line. What was printed up to there is done with.
+    pub fn wait_for(&mut self, text: &str) -> Result<String> {
+        let limit = Instant::now() + PATIENCE;
+        loop {
+            let bytes = fs::read(&self.log)?;
+            let new = bytes.get(self.from..).unwrap_or_default();
+            if let Some(at) = new.windows(text.len()).position(|window| window == text.as_bytes())
+                && let Some(end) = new[at..].iter().position(|byte| *byte == b'\n')
+            {
+                self.from += at + end + 1;
+                return Ok(String::from_utf8_lossy(&new[at + text.len()..at + end]).trim().to_owned());
+            }
+            if Instant::now() > limit {
+                bail!("the console does not say \"{text}\":\n{}", self.text()?);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Waits until the list of cells says `state` of `cell`.
+pub fn wait_for_state(bench: &mut Bench<'_>, cell: &str, state: &str) -> Result<()> {
+    let limit = Instant::now() + PATIENCE;
+    loop {
+        let list = bench.ok("crtos cell list")?;
+        let line = list.lines().find(|line| line.split_whitespace().nth(1) == Some(cell)).context("no such cell")?;
+        if line.contains(state) {
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            bail!("cell {cell} is not \"{state}\":\n{list}");
+        }
+    }
+}
+
+fn timer(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    create(bench, &Inmate::new("timer", &[3], FIRST))?;
+    let mut console = Console::now(bench)?;
+    start(bench, "timer", "timer.bin")?;
+    console.wait_for("timer inmate: ticks 00000064")?;
+    wait_for_state(bench, "timer", "running")?;
+    bench.ok("crtos cell shutdown timer")?;
+    wait_for_state(bench, "timer", "shut down")?;
+    console.wait_for("inmate: shut down")?;
+    // Once more; loaded anew, since an inmate's memory is as it left it.
+    start(bench, "timer", "timer.bin")?;
+    console.wait_for("timer inmate: hello")?;
+    bench.ok("crtos cell destroy timer")?;
+    let said = bench.ok("crtos console")?;
+    for text in ["timer inmate: hello\n", "inmate: shut down\n", "\"timer\" destroyed\n"] {
+        if !said.contains(text) {
+            bail!("crtos console does not show \"{}\":\n{said}", text.trim());
+        }
+    }
+    Ok(())
+}
+
+/// Two cells, made and destroyed in either order, each with the other alive.
+fn neighbours(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    let (first, second) = (Inmate::new("first", &[3], FIRST), Inmate::new("second", &[2], SECOND));
+    create(bench, &first)?;
+    create(bench, &second)?;
+    same("CPUs of Linux", bench.ok("nproc")?, "2\n".into())?;
+    let mut console = Console::now(bench)?;
+    start(bench, "second", "guard.bin")?;
+    console.wait_for("guard inmate: unchanged after")?;
+    start(bench, "first", "timer.bin")?;
+    console.wait_for("timer inmate: ticks")?;
+    bench.ok("crtos cell destroy first")?;
+    console.wait_for("guard inmate: unchanged after")?;
+    create(bench, &first)?;
+    start(bench, "first", "timer.bin")?;
+    console.wait_for("timer inmate: ticks")?;
+    bench.ok("crtos cell destroy second")?;
+    console.wait_for("timer inmate: ticks")?;
+    bench.ok("crtos cell destroy first").map(drop)
+}
+
+/// A PCI function works in a cell, Linux does not see it meanwhile, and has it back afterwards as it was.
+fn pci_device(bench: &mut Bench<'_>) -> Result<()> {
+    const FUNCTION: &str = "/sys/bus/pci/devices/0000:00:1e.0";
+    const MSI: u16 = 0x40;
+    prepare(bench)?;
+    let registers = bench.ok(&format!("head -n 1 {FUNCTION}/resource"))?;
+    let registers = registers.split_whitespace().next().and_then(|at| at.strip_prefix("0x")).context("a BAR")?;
+    let registers = u64::from_str_radix(registers, 16)?;
+    // The status word (6) changes by itself.
+    let config = format!("od -An -v -tx1 -N 6 {FUNCTION}/config; od -An -v -tx1 -j 8 -N 88 {FUNCTION}/config");
+    let before = bench.ok(&config)?;
+    let flags = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::IO;
+    let mut inmate = Inmate::new("edu", &[3], FIRST);
+    inmate.regions.push(Memory::new(registers, registers, 1 << 20, flags));
+    inmate.functions.push(PciDevice {
+        kind: 1,
+        bdf: 0xf0.into(),
+        bar_mask: [0xfff0_0000, 0, 0, 0, 0, 0].map(Into::into),
+        num_caps: 1.into(),
+        num_msi_vectors: 1,
+        msi_flags: 1,
+        ..PciDevice::default()
+    });
+    inmate.capabilities.push(PciCapability::new(5, MSI, 14, PciCapability::WRITE));
+    create(bench, &inmate)?;
+    let seen = bench.ok(&format!("od -An -v -tx1 -N 4 {FUNCTION}/config"))?;
+    same("what Linux sees of the function", seen.trim(), "ff ff ff ff")?;
+    let mut console = Console::now(bench)?;
+    start(bench, "edu", "edu.bin")?;
+    same("identification", console.wait_for("edu inmate: id")?, "010000ed".into())?;
+    same("interrupts", console.wait_for("edu inmate: interrupts")?, "00000064".into())?;
+    bench.ok("crtos cell destroy edu")?;
+    // Silenced when it changes hands: the command word is Linux's to write again, as its driver does.
+    let after = bench.ok(&format!("echo 1 > {FUNCTION}/enable; {config}; echo 0 > {FUNCTION}/enable"))?;
+    let address = |text: &str| text.split_whitespace().skip(14).take(4).collect::<Vec<_>>().join(" ");
+    same("address of the registers", address(&after), address(&before))
+}
+
+/// Configurations that fail at one step of the creation after the other, and what each is.
+fn bad_configurations() -> Result<Vec<(String, Vec<u8>)>> {
+    let good = Inmate::new("new", &[3], FIRST);
+    let flags = MemoryFlags::READ | MemoryFlags::WRITE;
+    let with_region = |region: Memory| Inmate { regions: vec![region], ..good.clone() };
+    let with_function =
+        |function: PciDevice, regions: Vec<Memory>| Inmate { functions: vec![function], regions, ..good.clone() };
+    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut add = |what: &str, inmate: Inmate| -> Result<()> {
+        all.push((what.to_owned(), inmate.config()?));
+        Ok(())
+    };
+    add("a name that is taken", Inmate { name: "second", ..good.clone() })?;
+    add("no processor", Inmate { cpus: Vec::new(), ..good.clone() })?;
+    add("processor 0", Inmate { cpus: vec![0, 3], ..good.clone() })?;
+    add("a neighbour's processor", Inmate { cpus: vec![2, 3], ..good.clone() })?;
+    add("a processor that there is not", Inmate { cpus: vec![3, 9], ..good.clone() })?;
+    add("an unaligned region", with_region(Memory::new(0x5180_0800, 0x80_0000, 0x1000, flags)))?;
+    add("a region in the hypervisor", with_region(Memory::new(0x5000_0000, 0x80_0000, 0x1000, flags)))?;
+    add("a region over the local APIC", with_region(Memory::new(0x5180_0000, 0xfee0_0000, 0x1000, flags)))?;
+    let comm = flags | MemoryFlags::COMM_REGION;
+    add("a communication region of two pages", with_region(Memory::new(0, 0x500_0000, 0x2000, comm)))?;
+    let lonely = PciDevice { shmem_peers: 1, ..PciDevice::ivshmem(0x78, 0, 0, 2, 0, 0) };
+    add("a link with itself", with_function(lonely, Vec::new()))?;
+    let sections = [0x1000, 0, 0x1000, 0x1000].map(|size| Memory::new(0x5180_0000, 0x80_0000, size, MemoryFlags::READ));
+    let taken = PciDevice::ivshmem(0x70, 0, 0, 2, 0x4372, 2);
+    add("Linux's end of the link", with_function(taken, sections.to_vec()))?;
+    let beyond = PciDevice { kind: 1, bdf: 0xf8.into(), num_caps: 3.into(), ..PciDevice::default() };
+    add("capabilities that there are not", with_function(beyond, Vec::new()))?;
+    let whole = good.config()?;
+    all.push(("half a file".to_owned(), whole[..whole.len() / 2].to_vec()));
+    let mut newer = whole;
+    newer[6] = 15;
+    all.push(("a later revision".to_owned(), newer));
+    Ok(all)
+}
+
+/// A cell with pages so far apart that the nested tables are many: three for each of `far`, two for each of `near`.
+fn hungry(name: &'static str, cpu: u32, memory: (u64, u64), far: u64, near: u64) -> Inmate {
+    let shared = MemoryFlags::READ | MemoryFlags::ROOTSHARED;
+    // Each in half a terabyte of its own; each in a gigabyte of its own, all in the first half terabyte.
+    let far = (1..=far).map(|n| n << 39);
+    let near = (8..8 + near).map(|n| n << 30);
+    let page = |at: u64| Memory::new(0x5200_0000, at, 0x1000, shared);
+    Inmate { regions: far.chain(near).map(page).collect(), ..Inmate::new(name, &[cpu], memory) }
+}
+
+/// A creation that fails, at any step, gives everything back: pages, processors, memory, PCI functions.
+fn failed_create(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    let figure = |bench: &mut Bench<'_>, name: &str| -> Result<u64> {
+        let figures = bench.ok(&format!("crtos cell stats | grep hypervisor.{name}"))?;
+        Ok(figures.split_whitespace().nth(1).context("a figure")?.parse()?)
+    };
+    // A neighbour that leaves fewer pages than others need, which then run out of them at different places.
+    create(bench, &hungry("second", 2, SECOND, 500, 500))?;
+    let mut attempts = bad_configurations()?;
+    let left = figure(bench, "pool_pages")? - figure(bench, "pool_used")?;
+    for less in 0..5 {
+        let inmate = hungry("new", 3, FIRST, left / 3 - less, 0);
+        attempts.push((format!("more pages than there are ({less})"), inmate.config()?));
+    }
+    let state = "crtos cell stats | grep pool_used; nproc; crtos cell list; cat /sys/devices/system/cpu/online";
+    let before = bench.ok(state)?;
+    for (what, bytes) in attempts {
+        let file = bench.scratch.join("bad.cell");
+        fs::write(&file, bytes)?;
+        let script = format!("crtos cell create --unchecked {} 2>&1 && exit 9; {state}", file.display());
+        let output = bench.sh(&script)?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if output.status == 9 || !said.ends_with(&before) {
+            bail!("{what}: created, or not given back:\n{said}instead of\n{before}");
+        }
+    }
+    // All of it is still good for a cell; one that is loaded badly still starts.
+    create(bench, &Inmate::new("new", &[3], FIRST))?;
+    let image = bench.scratch.join("timer.bin");
+    bench.ok(&format!("! crtos cell load new {}@0x10000000", image.display()))?;
+    let mut console = Console::now(bench)?;
+    start(bench, "new", "timer.bin")?;
+    console.wait_for("timer inmate: ticks")?;
+    bench.ok("crtos cell destroy new && crtos cell destroy second").map(drop)
+}
+
+fn give_back(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    bench.ok("crtos disable")?;
+    same("CPUs of Linux", bench.ok("nproc")?, "4\n".into())
+}
