@@ -1,16 +1,18 @@
 //! Laying out the image: `[kernel | image header | blob | program pieces]`, and the files that come with it.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ipc::blob;
 use ipc::image::{
-    FirstSegment, IMAGE_MAGIC, IMAGE_VERSION, ImageHeader, KERNEL_HEAD_OFFSET, KERNEL_MAGIC, KernelHead, LOAD_ADDRESS,
-    MAX_FIRST_SEGMENTS, MAX_RANGES, Range, checksum,
+    self, FirstSegment, IMAGE_MAGIC, IMAGE_VERSION, ImageHeader, KERNEL_HEAD_OFFSET, KERNEL_MAGIC, KernelHead,
+    LOAD_ADDRESS, MAX_FIRST_SEGMENTS, MAX_RANGES, checksum,
 };
 use sha2::{Digest, Sha256};
+use toml::Spanned;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::diagnostic::{Diagnostics, Findings};
+use crate::diagnostic::{Diagnostic, Diagnostics, Findings};
 use crate::elf_file::{Kernel, Program, read_file};
 use crate::layout::Layout;
 use crate::manifest::{Manifest, Source};
@@ -76,21 +78,39 @@ pub struct Programs {
 
 impl Programs {
     /// Reads the programs that a manifest names; those with a `/` in their name lie where they say, from the manifest on.
-    pub fn read(manifest: &Manifest, manifest_dir: &Path, inputs: &BuildInputs) -> Result<Self, Diagnostics> {
-        let program = |name: &str| {
-            let path = program_path(name, manifest_dir, inputs);
-            Program::parse(&read_file(&path)?, &path.display().to_string())
+    pub fn read(
+        source: &Source,
+        manifest: &Manifest,
+        manifest_dir: &Path,
+        inputs: &BuildInputs,
+    ) -> Result<Self, Diagnostics> {
+        let mut found = Findings::new(source);
+        // What is wrong with a program is a finding about the line that names it.
+        let mut program = |owner: &str, name: &Spanned<String>, span: Range<usize>| {
+            let file = name.get_ref();
+            let path = program_path(file, manifest_dir, inputs);
+            let read = read_file(&path).and_then(|bytes| Program::parse(&bytes, &path.display().to_string()));
+            read.map_err(|Diagnostics(reasons)| {
+                for Diagnostic { message, cure, .. } in reasons {
+                    found.add(span.clone(), format!("the program of {owner}, {file}, {message}"), cure);
+                }
+            })
+            .ok()
         };
+        let init = program("init", &manifest.init.binary, manifest.init.stack.span());
+        let servers: Option<Vec<_>> = manifest
+            .servers
+            .iter()
+            .map(|s| {
+                let name = s.binary.as_ref().unwrap_or(&s.name);
+                program(&format!("server \"{}\"", s.name.get_ref()), name, name.span())
+            })
+            .collect();
+        let (Some(init), Some(servers)) = (init, servers) else { return Err(found.into_diagnostics()) };
         let kernel = read_file(&inputs.kernel_elf)?;
-        Ok(Self {
-            kernel: Kernel::parse(&kernel, &inputs.kernel_elf.display().to_string())?,
-            init: program(manifest.init.binary.get_ref())?,
-            servers: manifest
-                .servers
-                .iter()
-                .map(|s| program(s.binary.as_ref().unwrap_or(&s.name).get_ref()))
-                .collect::<Result<_, _>>()?,
-        })
+        let kernel = Kernel::parse(&kernel, &inputs.kernel_elf.display().to_string())?;
+        check::programs(manifest, &init, &servers, &mut found);
+        found.into_result(Self { kernel, init, servers })
     }
 }
 
@@ -159,8 +179,8 @@ fn place(system: &mut blob::System, programs: &Programs, blob_pages: u64) -> (Ve
 
 /// Lays out the image of a checked manifest.
 pub fn lay_out(
+    source: &Source,
     manifest: &Manifest,
-    manifest_text: &str,
     layout: &Layout,
     programs: &Programs,
 ) -> Result<Image, Diagnostics> {
@@ -221,7 +241,7 @@ pub fn lay_out(
             reserved: 0,
         };
     }
-    let mut ranges = [Range::default(); MAX_RANGES];
+    let mut ranges = [image::Range::default(); MAX_RANGES];
     let used = layout.kernel_ranges();
     for (slot, range) in ranges.iter_mut().zip(&used) {
         *slot = *range;
@@ -245,7 +265,7 @@ pub fn lay_out(
         console_ring_size: ring_size,
         first_priority: (*manifest.init.priority.get_ref()).into(),
         build_id: [0; 32],
-        manifest_digest: Sha256::digest(manifest_text).into(),
+        manifest_digest: Sha256::digest(&source.text).into(),
         ranges,
         first_segments,
     };
@@ -262,8 +282,9 @@ pub fn lay_out(
     image.extend_from_slice(header.as_bytes());
     image.resize(header_start + PAGE as usize, 0);
     image.extend_from_slice(&tail);
-    check::image_size(manifest, layout, image.len() as u64)?;
-    Ok(Image { bytes: image, pvh_entry: head.pvh_entry, build_id: header.build_id, system })
+    let mut found = Findings::new(source);
+    check::image_size(manifest, layout, image.len() as u64, &mut found);
+    found.into_result(Image { bytes: image, pvh_entry: head.pvh_entry, build_id: header.build_id, system })
 }
 
 fn write(path: PathBuf, bytes: &[u8]) -> Result<PathBuf, Diagnostics> {
@@ -288,8 +309,8 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
     let layout = Layout::resolve(&manifest, &mut found);
     check::manifest(&manifest, &layout, &mut found);
     let layout = found.into_result(layout)?;
-    let programs = Programs::read(&manifest, directory_of(manifest_path), inputs)?;
-    let image = lay_out(&manifest, &source.text, &layout, &programs)?;
+    let programs = Programs::read(&source, &manifest, directory_of(manifest_path), inputs)?;
+    let image = lay_out(&source, &manifest, &layout, &programs)?;
 
     let names = symbols_of(&manifest, directory_of(manifest_path), inputs, &image.build_id)?;
     let out = &inputs.out_dir;

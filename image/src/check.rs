@@ -8,7 +8,7 @@ mod names;
 mod personality;
 pub mod time;
 
-pub use memory::{image_size, memory};
+pub use memory::{image_size, memory, stacks as programs};
 
 use crate::diagnostic::Findings;
 use crate::layout::Layout;

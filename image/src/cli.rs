@@ -141,12 +141,12 @@ fn report(options: &ReportOf) -> Result<String, Diagnostics> {
     let (source, manifest, layout) = load(&options.manifest)?;
     let image = if options.built {
         let inputs = inputs(&options.from, Path::new(""))?;
-        let programs = Programs::read(&manifest, build::directory_of(&options.manifest), &inputs)?;
-        Some(build::lay_out(&manifest, &source.text, &layout, &programs)?)
+        let programs = Programs::read(&source, &manifest, build::directory_of(&options.manifest), &inputs)?;
+        Some((build::lay_out(&source, &manifest, &layout, &programs)?, programs))
     } else {
         None
     };
-    let report = Report::new(&manifest, &layout, image.as_ref());
+    let report = Report::new(&manifest, &layout, image.as_ref().map(|(image, programs)| (image, programs)));
     let text = match options.format {
         Format::Text => report.text(),
         Format::Json => report.json(),

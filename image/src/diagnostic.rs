@@ -96,12 +96,14 @@ impl<'a> Findings<'a> {
         self.found.is_empty()
     }
 
-    /// `value` if there are no findings, else the findings.
-    pub fn into_result<T>(mut self, value: T) -> Result<T, Diagnostics> {
-        if self.found.is_empty() {
-            return Ok(value);
-        }
+    /// The findings, in the order of their lines.
+    pub fn into_diagnostics(mut self) -> Diagnostics {
         self.found.sort_by_key(|d| d.line);
-        Err(Diagnostics(self.found))
+        Diagnostics(self.found)
+    }
+
+    /// `value` if there are no findings, else the findings.
+    pub fn into_result<T>(self, value: T) -> Result<T, Diagnostics> {
+        if self.found.is_empty() { Ok(value) } else { Err(self.into_diagnostics()) }
     }
 }

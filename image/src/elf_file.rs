@@ -9,6 +9,7 @@ use ipc::Protection;
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::Diagnostics;
+use crate::stack::{self, Need};
 use crate::units::page_up;
 
 /// A page-aligned piece of a program.
@@ -31,8 +32,10 @@ pub struct Program {
     pub entry: u64,
     /// Pieces by address, no two in one page.
     pub pieces: Vec<Piece>,
-    /// SHA-256 of everything above: what runs, not how the linker wrapped it.
+    /// SHA-256 of entry and pieces: what runs, not how the linker wrapped it.
     pub digest: [u8; 32],
+    /// The stack that its calls can need; unknown without symbols.
+    pub stack: Option<Need>,
 }
 
 /// A kernel: flat bytes from [`ipc::image::LOAD_ADDRESS`] on.
@@ -48,11 +51,11 @@ pub const MAX_BYTES: u64 = 256 << 20;
 /// Reads a program file.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, Diagnostics> {
     let fail = |message: String| Diagnostics::of(path.display().to_string(), message, "build it, or say where it is");
-    let size = std::fs::metadata(path).map_err(|e| fail(format!("cannot read the program: {e}")))?.len();
+    let size = std::fs::metadata(path).map_err(|e| fail(format!("cannot be read: {e}")))?.len();
     if size > MAX_BYTES {
         return Err(fail(format!("is {size} bytes long, which is too much for a program")));
     }
-    std::fs::read(path).map_err(|e| fail(format!("cannot read the program: {e}")))
+    std::fs::read(path).map_err(|e| fail(format!("cannot be read: {e}")))
 }
 
 /// The loadable segments of an x86-64 executable.
@@ -170,7 +173,7 @@ impl Program {
             hash.update((piece.bytes.len() as u64).to_le_bytes());
             hash.update(&piece.bytes);
         }
-        Ok(Self { entry, pieces, digest: hash.finalize().into() })
+        Ok(Self { entry, pieces, digest: hash.finalize().into(), stack: stack::need(bytes, entry) })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod new;
 pub mod pvh;
 pub mod report;
+pub mod stack;
 pub mod symbols;
 pub mod system;
 pub mod units;

@@ -12,10 +12,11 @@ use ipc::image::range_kind;
 use ipc::slots;
 use serde::Serialize;
 
-use crate::build::Image;
+use crate::build::{Image, Programs};
 use crate::check::time;
 use crate::layout::Layout;
 use crate::manifest::Manifest;
+use crate::stack::Need;
 use crate::system;
 use crate::units::{Bdf, Size};
 
@@ -79,6 +80,8 @@ pub struct ServerReport {
     pub response_us: Option<u64>,
     /// Stack bytes.
     pub stack: u64,
+    /// What its calls can need of it; absent if only the manifest was looked at, or the program has no symbols.
+    pub stack_need: Option<Need>,
     /// Heap bytes.
     pub heap: u64,
     /// Bytes of Untyped.
@@ -234,9 +237,11 @@ fn capabilities(server: &Server) -> Vec<Capability> {
 
 impl Report {
     /// Looks at a checked manifest, and at the image built from it if there is one.
-    pub fn new(manifest: &Manifest, layout: &Layout, image: Option<&Image>) -> Self {
+    pub fn new(manifest: &Manifest, layout: &Layout, built: Option<(&Image, &Programs)>) -> Self {
+        let image = built.map(|(image, _)| image);
         let resolved = image.map_or_else(|| system::resolve(manifest, layout), |image| image.system.clone());
-        let servers = manifest.servers.iter().zip(&resolved.servers).map(|(text, server)| ServerReport {
+        let need = |index: usize| built.and_then(|(_, programs)| programs.servers.get(index)?.stack.as_ref());
+        let servers = manifest.servers.iter().zip(&resolved.servers).enumerate().map(|(index, (text, server))| ServerReport {
             name: server.name.clone(),
             priority: server.priority,
             budget_us: server.budget_us,
@@ -244,6 +249,7 @@ impl Report {
             deadline_us: text.deadline_us.as_ref().map(|d| *d.get_ref()),
             response_us: time::response_us(manifest, text, u64::MAX / 4).ok().flatten(),
             stack: server.stack,
+            stack_need: need(index).cloned(),
             heap: server.heap,
             untyped: server.untyped,
             vault: server.vault,

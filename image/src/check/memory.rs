@@ -6,7 +6,8 @@ use ipc::image::{MAX_RANGES, range_kind};
 use ipc::slots::layout as place;
 use toml::Spanned;
 
-use crate::diagnostic::{Diagnostics, Findings};
+use crate::diagnostic::Findings;
+use crate::elf_file::Program;
 use crate::layout::Layout;
 use crate::manifest::{LEAST_HEAP, Manifest, Server};
 use crate::units::{Size, is_paged};
@@ -198,29 +199,52 @@ pub fn servers(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
 /// What lies below the first free byte at the least: the first mebibyte.
 const LOAD_AND_KERNEL: u64 = ipc::image::LOAD_ADDRESS;
 
+/// Checks that stacks are large enough for what the programs call.
+pub fn stacks(manifest: &Manifest, init: &Program, servers: &[Program], found: &mut Findings<'_>) {
+    let init_owner = ("init".to_owned(), &manifest.init.stack, init);
+    let owners = manifest.servers.iter().zip(servers);
+    let owners = owners.map(|(s, program)| (format!("server \"{}\"", s.name.get_ref()), &s.stack, program));
+    for (who, stack, program) in std::iter::once(init_owner).chain(owners) {
+        let Some(need) = program.stack.as_ref().filter(|need| need.bytes > stack.get_ref().0) else { continue };
+        let tail = need.chain.len().saturating_sub(4);
+        let dots = if tail > 0 { "… calls " } else { "" };
+        found.add(
+            stack.span(),
+            format!(
+                "stack of {who} has {}, and its program can need {} bytes ({dots}{})",
+                stack.get_ref(),
+                need.bytes,
+                need.chain[tail..].join(" calls ")
+            ),
+            format!("raise stack to {} or more", Size(need.bytes.next_multiple_of(4096))),
+        );
+    }
+}
+
 /// Checks that the image fits in the cell, and in the limit that the manifest sets.
-pub fn image_size(manifest: &Manifest, layout: &Layout, size: u64) -> Result<(), Diagnostics> {
-    if let Some(limit) = &manifest.system.image_limit
-        && size > limit.get_ref().0
-    {
-        return Err(Diagnostics::of(
-            "srtos.bin",
-            format!("has {size} bytes, more than image_limit of system \"{}\" ({})", layout.system, limit.get_ref()),
-            "raise image_limit in [system], or leave out a server",
-        ));
+pub fn image_size(manifest: &Manifest, layout: &Layout, size: u64, found: &mut Findings<'_>) {
+    if let Some(limit) = manifest.system.image_limit.as_ref().filter(|limit| size > limit.get_ref().0) {
+        found.add(
+            limit.span(),
+            format!(
+                "the image has {size} bytes, more than image_limit of system \"{}\" ({})",
+                layout.system,
+                limit.get_ref()
+            ),
+            "raise image_limit, or leave out a server",
+        );
     }
     let private = layout.private();
     let end = ipc::image::LOAD_ADDRESS + size;
     if end > private.guest_end() {
-        return Err(Diagnostics::of(
-            "srtos.bin",
+        found.add(
+            manifest.cell.private.span(),
             format!(
-                "would end at {end:#x}, behind the private memory of cell \"{}\" ({:#x})",
+                "the image would end at {end:#x}, behind the private memory of cell \"{}\" ({:#x})",
                 layout.cell,
                 private.guest_end()
             ),
-            "raise size of private in [cell]",
-        ));
+            "raise size of private",
+        );
     }
-    Ok(())
 }

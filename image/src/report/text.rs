@@ -22,6 +22,15 @@ fn server(out: &mut String, server: &ServerReport) -> std::fmt::Result {
         Size(server.untyped),
         Size(server.vault)
     )?;
+    if let Some(need) = &server.stack_need {
+        writeln!(out, "  stack use  up to {} bytes: {}", need.bytes, need.chain.last().map_or("", String::as_str))?;
+        writeln!(out, "             {} functions call through pointers: followed one deep", need.indirect)?;
+        for (what, functions) in [("recursive, counted once", &need.recursive), ("not counted", &need.dynamic)] {
+            if !functions.is_empty() {
+                writeln!(out, "             {what}: {}", functions.join(", "))?;
+            }
+        }
+    }
     writeln!(out, "  restart    {}", server.restart)?;
     for held in &server.holds {
         writeln!(out, "  {:<12} {:<16} {}: {}", held.kind, held.name, held.party, held.may)?;

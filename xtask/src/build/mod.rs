@@ -65,8 +65,9 @@ pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
         ),
         ("servers", packages_of_servers, servers),
     ];
+    let flags = path_free(tree)?;
     for (what, packages, programs) in &groups {
-        let mut arguments = vec!["build", "--release", "--target", BARE_METAL];
+        let mut arguments = vec!["build", "--release", "--target", BARE_METAL, "--config", &flags];
         for package in packages {
             arguments.extend(["--package", package]);
         }
@@ -80,6 +81,21 @@ pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
         cargo(tree, what, &arguments)?;
     }
     Ok(tree.target.join(BARE_METAL).join("release"))
+}
+
+/// Flags for bare-metal programs: the paths in them (a panic says where it was) are the same wherever they are built.
+fn path_free(tree: &Tree) -> Result<String> {
+    let sysroot = run::text(Command::new("rustc").args(["--print", "sysroot"]).current_dir(&tree.root))?;
+    let cargo_home = match std::env::var_os("CARGO_HOME") {
+        Some(home) => PathBuf::from(home),
+        None => Path::new(&std::env::var_os("HOME").context("there is no HOME")?).join(".cargo"),
+    };
+    let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
+    let renamed = [(tree.root.clone(), "/crtos"), (cargo_home, "/cargo"), (library, "/rust")];
+    let flags: Vec<String> =
+        renamed.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display())).collect();
+    // A list of strings is the same in TOML and in this form of Rust's.
+    Ok(format!("target.{BARE_METAL}.rustflags={flags:?}"))
 }
 
 /// Builds kernel, servers and hypervisor, and composes the image of `manifest`.

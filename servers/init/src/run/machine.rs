@@ -64,6 +64,11 @@ pub fn boot() -> Result<Machine, String> {
     let image = window::image(header.size.min(frame.bytes - offset) as usize);
     let system: &'static System = Box::leak(Box::new(image::system(&header, image)?));
 
+    // What a crash report or a log of another day is compared with.
+    log!("image {} of manifest {}", Short(&header.build_id), Short(&header.manifest_digest));
+    for server in &system.servers {
+        log!("  program {} is server {}", Short(&server.digest), server.name);
+    }
     let mut functions = devices::place(system)?;
     memory.make_fixed(layout::fixed_pieces(system, devices::pieces(&functions).chain(board::pieces(system)))?)?;
     devices::enable(system, &mut functions, &mut memory)?;
@@ -92,4 +97,13 @@ pub fn boot() -> Result<Machine, String> {
         build_id: header.build_id,
         tsc_khz: info.tsc_khz,
     })
+}
+
+/// The first eight bytes of a digest, as the composer shows them too.
+struct Short<'a>(&'a [u8; 32]);
+
+impl core::fmt::Display for Short<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.0[..8].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
