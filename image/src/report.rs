@@ -122,6 +122,10 @@ pub struct Capability {
     pub rights: &'static str,
     /// Badge.
     pub badge: u64,
+    /// Bytes of a Frame; 0 for other objects.
+    pub bytes: u64,
+    /// Guest-physical address of a Frame; 0 for private memory, which `init` takes from wherever it is free.
+    pub guest: u64,
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -190,7 +194,13 @@ fn holding(system: &System, grant: &Grant) -> Holding {
 }
 
 /// What a grant is in the table of its holder.
-fn capability(grant: &Grant) -> Capability {
+fn capability(system: &System, grant: &Grant) -> Capability {
+    let (mut bytes, mut guest) = (0, 0);
+    if let GrantKind::Memory { region, offset, size, .. } = &grant.what {
+        let region = &system.regions[*region as usize];
+        bytes = *size;
+        guest = if region.kind == range_kind::PRIVATE { 0 } else { region.physical + offset };
+    }
     let (object, rights, badge) = match &grant.what {
         GrantKind::Call { badge, grant: false, .. } => ("Endpoint", "w", *badge),
         GrantKind::Call { badge, grant: true, .. } => ("Endpoint", "wg", *badge),
@@ -212,13 +222,13 @@ fn capability(grant: &Grant) -> Capability {
         GrantKind::Console { halt: false } => ("Console", "w", 0),
         GrantKind::Console { halt: true } => ("Console", "wc", 0),
     };
-    Capability { slot: grant.slot, object, rights, badge }
+    Capability { slot: grant.slot, object, rights, badge, bytes, guest }
 }
 
 /// Everything in a server's table when it starts.
-fn capabilities(server: &Server) -> Vec<Capability> {
+fn capabilities(system: &System, server: &Server) -> Vec<Capability> {
     const ALL: &str = "rwgxc";
-    let own = |slot, object, rights| Capability { slot, object, rights, badge: 0 };
+    let own = |slot, object, rights| Capability { slot, object, rights, badge: 0, bytes: 0, guest: 0 };
     let mut table = vec![
         own(slots::CAP_TABLE, "CapTable", ALL),
         own(slots::ADDRESS_SPACE, "AddressSpace", ALL),
@@ -230,7 +240,7 @@ fn capabilities(server: &Server) -> Vec<Capability> {
     if server.untyped > 0 {
         table.push(own(slots::UNTYPED, "Untyped", ALL));
     }
-    table.extend(server.grants.iter().map(capability));
+    table.extend(server.grants.iter().map(|grant| capability(system, grant)));
     table.sort_by_key(|cap| cap.slot);
     table
 }
@@ -241,23 +251,24 @@ impl Report {
         let image = built.map(|(image, _)| image);
         let resolved = image.map_or_else(|| system::resolve(manifest, layout), |image| image.system.clone());
         let need = |index: usize| built.and_then(|(_, programs)| programs.servers.get(index)?.stack.as_ref());
-        let servers = manifest.servers.iter().zip(&resolved.servers).enumerate().map(|(index, (text, server))| ServerReport {
-            name: server.name.clone(),
-            priority: server.priority,
-            budget_us: server.budget_us,
-            period_us: server.period_us,
-            deadline_us: text.deadline_us.as_ref().map(|d| *d.get_ref()),
-            response_us: time::response_us(manifest, text, u64::MAX / 4).ok().flatten(),
-            stack: server.stack,
-            stack_need: need(index).cloned(),
-            heap: server.heap,
-            untyped: server.untyped,
-            vault: server.vault,
-            restart: restart(&server.restart),
-            digest: image.map(|_| hex(&server.digest)),
-            holds: server.grants.iter().map(|grant| holding(&resolved, grant)).collect(),
-            capabilities: capabilities(server),
-        });
+        let servers =
+            manifest.servers.iter().zip(&resolved.servers).enumerate().map(|(index, (text, server))| ServerReport {
+                name: server.name.clone(),
+                priority: server.priority,
+                budget_us: server.budget_us,
+                period_us: server.period_us,
+                deadline_us: text.deadline_us.as_ref().map(|d| *d.get_ref()),
+                response_us: time::response_us(manifest, text, u64::MAX / 4).ok().flatten(),
+                stack: server.stack,
+                stack_need: need(index).cloned(),
+                heap: server.heap,
+                untyped: server.untyped,
+                vault: server.vault,
+                restart: restart(&server.restart),
+                digest: image.map(|_| hex(&server.digest)),
+                holds: server.grants.iter().map(|grant| holding(&resolved, grant)).collect(),
+                capabilities: capabilities(&resolved, server),
+            });
         let memory = layout.regions.iter().map(|region| MemoryReport {
             name: region.name.clone(),
             kind: kind_name(region.kind),

@@ -82,7 +82,9 @@ impl Program {
         }
         for (_, data, executable) in &loads {
             let words = data.chunks_exact(8).filter(|_| !executable);
-            kept.extend(words.filter_map(|w| w.try_into().ok().map(u64::from_le_bytes)).filter(|w| names.contains_key(w)));
+            kept.extend(
+                words.filter_map(|w| w.try_into().ok().map(u64::from_le_bytes)).filter(|w| names.contains_key(w)),
+            );
         }
         Some(Self { names, frames, kept })
     }
@@ -144,8 +146,7 @@ fn pointers_between(program: &Program, path: &[u64], function: u64) -> bool {
 pub fn need(bytes: &[u8], entry: u64) -> Option<Need> {
     let program = Program::read(bytes)?;
     program.frames.get(&entry)?;
-    let mut walk =
-        Walk { program: &program, known: HashMap::new(), path: Vec::new(), recursive: BTreeSet::new() };
+    let mut walk = Walk { program: &program, known: HashMap::new(), path: Vec::new(), recursive: BTreeSet::new() };
     // The entry has no return address, but the compiler's alignment makes up for that.
     let bytes = walk.need(entry, true);
     let mut chain = Vec::new();

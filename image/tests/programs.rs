@@ -110,10 +110,7 @@ fn images_are_refused_before_anything_is_written() {
     let text = std::fs::read_to_string(common::shipped("default")).unwrap();
     std::fs::write(&small, text.replace("name = \"default\"", "name = \"default\"\nimage_limit = \"32 KiB\"")).unwrap();
     let message = refuse(&small);
-    assert!(
-        message.contains("more than image_limit of system \"default\" (32 KiB); raise image_limit"),
-        "{message}"
-    );
+    assert!(message.contains("more than image_limit of system \"default\" (32 KiB); raise image_limit"), "{message}");
     assert!(refuse(&dir.path().join("none.toml")).contains("none.toml: cannot read the manifest"));
     assert!(!inputs.out_dir.exists());
     image::build(&common::shipped("default"), &inputs).unwrap();

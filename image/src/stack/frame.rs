@@ -67,7 +67,10 @@ fn step(state: &mut State, instruction: &Instruction, frame: &mut Frame) {
         Mnemonic::Sub => state.get(first).zip(immediate(instruction)).map(|(depth, by)| depth.wrapping_add(by)),
         Mnemonic::Add => state.get(first).zip(immediate(instruction)).map(|(depth, by)| depth.wrapping_sub(by)),
         // To a multiple of -mask: so much less at the worst.
-        Mnemonic::And => state.get(first).zip(immediate(instruction).filter(|mask| *mask < 0)).map(|(d, m)| d.wrapping_sub(m).wrapping_sub(1)),
+        Mnemonic::And => state
+            .get(first)
+            .zip(immediate(instruction).filter(|mask| *mask < 0))
+            .map(|(d, m)| d.wrapping_sub(m).wrapping_sub(1)),
         _ => None,
     };
     let writes = !matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push);
@@ -88,7 +91,8 @@ fn step(state: &mut State, instruction: &Instruction, frame: &mut Frame) {
         }
     }
     // A loop that touches page after page ends at a depth that a register holds.
-    if instruction.mnemonic() == Mnemonic::Cmp && first == Register::RSP
+    if instruction.mnemonic() == Mnemonic::Cmp
+        && first == Register::RSP
         && let Some(end) = state.get(second)
     {
         state.depth = state.depth.max(end);
@@ -155,8 +159,10 @@ pub fn follow(code: &[u8], start: u64) -> Frame {
                 frame.through_pointers = frame.through_pointers.max(Some(0));
             }
         }
-        if matches!(flow, FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::ConditionalBranch)
-            || instruction.mnemonic() == Mnemonic::Syscall
+        if matches!(
+            flow,
+            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall | FlowControl::ConditionalBranch
+        ) || instruction.mnemonic() == Mnemonic::Syscall
         {
             open.push((instruction.next_ip(), state));
         }

@@ -1,5 +1,6 @@
 //! The suites, in the order in which they run.
 
+mod authority;
 mod cycle;
 mod escape;
 mod front_door;
@@ -22,6 +23,7 @@ pub const ALL: &[&Suite] = &[
     &plain::RT,
     &plain::STOCK,
     &srtos::SUITE,
+    &authority::SUITE,
     &programs::RT,
     &signals::RT,
     &servers::RT,
