@@ -15,6 +15,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::diagnostic::{Diagnostic, Diagnostics, Findings};
 use crate::elf_file::{Kernel, Program, read_file};
 use crate::layout::Layout;
+use crate::machine::{Machine, MachineError};
 use crate::manifest::{Manifest, Source};
 use crate::{cell, check, pvh, symbols, system};
 
@@ -29,6 +30,8 @@ pub struct BuildInputs {
     pub servers_dir: PathBuf,
     /// Where the results go; made if it is not there.
     pub out_dir: PathBuf,
+    /// The machine that PCI functions are taken from, as the root of the file system that describes it.
+    pub machine: Option<PathBuf>,
 }
 
 /// What was built.
@@ -38,8 +41,8 @@ pub struct Built {
     pub bin: PathBuf,
     /// The same as an ELF file.
     pub elf: PathBuf,
-    /// The configuration of the cell.
-    pub cell: PathBuf,
+    /// The configuration of the cell; absent if it has PCI functions and no machine was named.
+    pub cell: Option<PathBuf>,
     /// Names of the servers' functions.
     pub symbols: PathBuf,
     /// The manifest's copy, from which the layout can be read again.
@@ -61,6 +64,8 @@ pub struct Image {
     pub pvh_entry: u64,
     /// The build id.
     pub build_id: [u8; 32],
+    /// SHA-256 of the manifest's text.
+    pub manifest_digest: [u8; 32],
     /// What `init` reads.
     pub system: blob::System,
 }
@@ -284,7 +289,13 @@ pub fn lay_out(
     image.extend_from_slice(&tail);
     let mut found = Findings::new(source);
     check::image_size(manifest, layout, image.len() as u64, &mut found);
-    found.into_result(Image { bytes: image, pvh_entry: head.pvh_entry, build_id: header.build_id, system })
+    found.into_result(Image {
+        bytes: image,
+        pvh_entry: head.pvh_entry,
+        build_id: header.build_id,
+        manifest_digest: header.manifest_digest,
+        system,
+    })
 }
 
 fn write(path: PathBuf, bytes: &[u8]) -> Result<PathBuf, Diagnostics> {
@@ -301,6 +312,36 @@ pub fn directory_of(manifest: &Path) -> &Path {
     manifest.parent().unwrap_or(Path::new(""))
 }
 
+fn of_machine(source: &Source, error: &MachineError) -> Diagnostics {
+    Diagnostics::of(source.name.clone(), format!("does not fit the machine: {error}"), "")
+}
+
+/// Finds the PCI functions that are named by their id alone.
+pub fn locate(
+    source: &Source,
+    manifest: &Manifest,
+    layout: &mut Layout,
+    machine: Option<&Machine>,
+) -> Result<(), Diagnostics> {
+    let mut found = Findings::new(source);
+    for wanted in layout.pci.iter_mut().filter(|wanted| wanted.bdf.is_none()) {
+        match machine {
+            Some(machine) => {
+                wanted.bdf = Some(cell::function_of(wanted, machine).map_err(|e| of_machine(source, &e))?.bdf);
+            }
+            None => {
+                let key = manifest.pci.keys().find(|key| *key.get_ref() == wanted.name);
+                found.add(
+                    key.map_or(0..0, Spanned::span),
+                    format!("[pci.{}] is named by its id {} alone", wanted.name, wanted.id),
+                    "add bdf, or build it on the machine that has it (--machine /)",
+                );
+            }
+        }
+    }
+    found.into_result(())
+}
+
 /// Checks a manifest and builds everything that it describes.
 pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagnostics> {
     let source = Source::read(manifest_path)?;
@@ -308,7 +349,9 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
     let mut found = Findings::new(&source);
     let layout = Layout::resolve(&manifest, &mut found);
     check::manifest(&manifest, &layout, &mut found);
-    let layout = found.into_result(layout)?;
+    let mut layout = found.into_result(layout)?;
+    let machine = inputs.machine.as_deref().map(Machine::read).transpose().map_err(|e| of_machine(&source, &e))?;
+    locate(&source, &manifest, &mut layout, machine.as_ref())?;
     let programs = Programs::read(&source, &manifest, directory_of(manifest_path), inputs)?;
     let image = lay_out(&source, &manifest, &layout, &programs)?;
 
@@ -318,12 +361,22 @@ pub fn build(manifest_path: &Path, inputs: &BuildInputs) -> Result<Built, Diagno
         .map_err(|e| Diagnostics::of(out.display().to_string(), format!("cannot be made: {e}"), "free the path"))?;
     // Which processors the cell gets is known when it is created; the file names the last ones of a machine of four.
     let cpus: Vec<u32> = (0..layout.cpus).map(|n| (4u32.max(layout.cpus + 1)) - 1 - n).collect();
-    let config = cell::inmate_config(&layout, &cpus)
-        .map_err(|e| Diagnostics::of(source.name.clone(), format!("gives no cell configuration: {e}"), ""))?;
+    let config = match &machine {
+        None if !layout.pci.is_empty() => None,
+        machine => Some(cell::inmate_config(&layout, &cpus, machine.as_ref()).map_err(|e| of_machine(&source, &e))?),
+    };
+    let cell = match config {
+        Some(config) => Some(write(out.join("srtos.cell"), &config)?),
+        None => {
+            // One of another manifest must not stay.
+            let _ = std::fs::remove_file(out.join("srtos.cell"));
+            None
+        }
+    };
     Ok(Built {
         bin: write(out.join("srtos.bin"), &image.bytes)?,
         elf: write(out.join("srtos.elf"), &pvh::wrap(&image.bytes, LOAD_ADDRESS, image.pvh_entry))?,
-        cell: write(out.join("srtos.cell"), &config)?,
+        cell,
         symbols: write(out.join("srtos.symbols"), names.as_bytes())?,
         manifest: write(out.join("manifest.toml"), source.text.as_bytes())?,
         size: image.bytes.len() as u64,

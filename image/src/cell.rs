@@ -3,14 +3,14 @@
 
 use hypervisor_abi::config::PciKind;
 use hypervisor_abi::config::{
-    CellFlags, CellParts, ConfigError, Console, IommuKind, IommuUnit, IrqChip, MAX_IOMMU_UNITS, Memory, MemoryFlags,
+    CellFlags, CellParts, Console, IommuKind, IommuUnit, IrqChip, MAX_IOMMU_UNITS, Memory, MemoryFlags,
     PciCapability, PciDevice, PortRange, SystemFlags, SystemHeader, SystemParts,
 };
 use ipc::image::LOAD_ADDRESS;
 use ipc::shadow;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::layout::{Ivshmem, Layout, PEER};
+use crate::layout::{Ivshmem, Layout, PEER, Pci};
 use crate::machine::{Function, Machine, MachineError};
 use crate::units::{Bdf, page_up};
 
@@ -48,8 +48,68 @@ fn sections(device: &Ivshmem, peer: u8, own_addresses: bool) -> [Memory; 4] {
     })
 }
 
-/// The configuration of the cell, on these processors.
-pub fn inmate_config(layout: &Layout, cpus: &[u32]) -> Result<Vec<u8>, ConfigError> {
+/// The function of the machine that the manifest means, if it is what the manifest says.
+pub fn function_of<'a>(wanted: &Pci, machine: &'a Machine) -> Result<&'a Function, MachineError> {
+    let fail = |what: String| Err(MachineError::Pci { name: wanted.name.clone(), what });
+    let mut fits = machine.functions.iter().filter(|f| f.domain == 0 && !f.bridge);
+    let function = match wanted.bdf {
+        Some(bdf) => fits.find(|f| f.bdf == bdf),
+        None => {
+            let mut same = fits.filter(|f| f.id == wanted.id);
+            let first = same.next();
+            if same.next().is_some() {
+                return fail(format!("is named by id {} alone, which several functions have", wanted.id));
+            }
+            first
+        }
+    };
+    let Some(function) = function else {
+        return fail(match wanted.bdf {
+            Some(bdf) => format!("lies at {}, where this machine has nothing", Bdf(bdf)),
+            None => format!("has id {}, which no function of this machine has", wanted.id),
+        });
+    };
+    if function.id != wanted.id {
+        return fail(format!("has id {}, but the function at {} has {}", wanted.id, Bdf(function.bdf), function.id));
+    }
+    let memory = wanted.bars.iter().map(|(bar, address, size)| (*bar, *address, *size, true));
+    let ports = wanted.ports.iter().map(|(bar, first, count)| (*bar, u64::from(*first), u64::from(*count), false));
+    for (index, address, size, is_memory) in memory.chain(ports) {
+        let there = function.bars.iter().find(|bar| bar.index == usize::from(index));
+        if !there.is_some_and(|bar| (bar.address, bar.size, bar.memory) == (address, size, is_memory)) {
+            let there = there
+                .map_or_else(|| "is not there".to_owned(), |b| format!("is {:#x}, {:#x} bytes", b.address, b.size));
+            return fail(format!("has BAR {index} at {address:#x}, {size:#x} bytes, but on this machine it {there}"));
+        }
+    }
+    let (vectors, pages) = match (wanted.msi, &function.msi, &function.msix) {
+        (true, Some(msi), _) => (u16::from(msi.vectors), None),
+        (false, _, Some(msix)) => (msix.vectors, Some(msix.address & !0xfff)),
+        _ => (0, None),
+    };
+    if vectors < wanted.vectors || pages != wanted.table.map(|(start, _)| start) {
+        return fail(format!(
+            "has {} interrupts, and this machine's function {vectors}, or another table",
+            wanted.vectors
+        ));
+    }
+    Ok(function)
+}
+
+/// What of a PCI function's memory the cell reaches: all but the MSI-X table, which the hypervisor watches over.
+fn registers(wanted: &Pci, function: &Function) -> Vec<Memory> {
+    let mut map = Map::default();
+    for (_, address, size) in &wanted.bars {
+        map.give(*address, *size, MemoryFlags::READ | MemoryFlags::WRITE);
+    }
+    if let Some(msix) = &function.msix {
+        map.take(msix.address, msix.size.into());
+    }
+    map.regions()
+}
+
+/// The configuration of the cell, on these processors of this machine. Only PCI functions need the machine.
+pub fn inmate_config(layout: &Layout, cpus: &[u32], machine: Option<&Machine>) -> Result<Vec<u8>, MachineError> {
     let private = layout.private();
     let loadable = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE | MemoryFlags::LOADABLE;
     let comm = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION;
@@ -63,6 +123,16 @@ pub fn inmate_config(layout: &Layout, cpus: &[u32]) -> Result<Vec<u8>, ConfigErr
         memory.extend(sections(device, PEER, true));
         devices.push(PciDevice::ivshmem(device.bdf, start, PEER, PEERS, device.protocol, device.vectors));
     }
+    let mut caps = Vec::new();
+    for wanted in &layout.pci {
+        let fail =
+            || MachineError::Pci { name: wanted.name.clone(), what: "needs a machine to be taken from".to_owned() };
+        let function = function_of(wanted, machine.ok_or_else(fail)?)?;
+        memory.extend(registers(wanted, function));
+        let own = capabilities(function);
+        devices.push(pci_device(function, caps.len(), own.len()));
+        caps.extend(own);
+    }
     let ports: Vec<_> = layout.ports.iter().map(|(first, count)| PortRange::new(*first, *count)).collect();
     let parts = CellParts {
         name: &layout.cell,
@@ -72,6 +142,7 @@ pub fn inmate_config(layout: &Layout, cpus: &[u32]) -> Result<Vec<u8>, ConfigErr
         cpu_set: &cpu_bitmap(cpus),
         memory: &memory,
         pci_devices: &devices,
+        pci_caps: &caps,
         cpu_reset_address: LOAD_ADDRESS,
         msg_reply_timeout: REPLY_TIMEOUT,
         ..CellParts::default()
@@ -226,6 +297,7 @@ fn fits(layout: &Layout, machine: &Machine) -> Result<(), MachineError> {
             return Err(MachineError::PciAddress { name: device.name.clone(), bdf: Bdf(device.bdf) });
         }
     }
+    layout.pci.iter().try_for_each(|wanted| function_of(wanted, machine).map(drop))?;
     if machine.online_cpus.len() as u64 <= u64::from(layout.cpus) || !machine.online_cpus.contains(&0) {
         return Err(MachineError::Cpus { have: machine.online_cpus.len(), need: layout.cpus });
     }

@@ -43,6 +43,9 @@ pub struct Build {
     /// Directory that the results go to
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
+    /// Root of the file system that describes the machine with the manifest's PCI functions (/ for this one)
+    #[arg(long, value_name = "ROOT")]
+    machine: Option<PathBuf>,
     #[command(flatten)]
     from: From,
 }
@@ -123,7 +126,12 @@ fn programs(from: &From) -> Result<PathBuf, Diagnostics> {
 
 fn inputs(from: &From, output: &Path) -> Result<BuildInputs, Diagnostics> {
     let servers_dir = programs(from)?;
-    Ok(BuildInputs { kernel_elf: servers_dir.join("kernel"), servers_dir, out_dir: output.to_path_buf() })
+    Ok(BuildInputs {
+        kernel_elf: servers_dir.join("kernel"),
+        servers_dir,
+        out_dir: output.to_path_buf(),
+        machine: None,
+    })
 }
 
 /// A checked manifest.
@@ -138,9 +146,10 @@ fn load(path: &Path) -> Result<(Source, Manifest, Layout), Diagnostics> {
 }
 
 fn report(options: &ReportOf) -> Result<String, Diagnostics> {
-    let (source, manifest, layout) = load(&options.manifest)?;
+    let (source, manifest, mut layout) = load(&options.manifest)?;
     let image = if options.built {
         let inputs = inputs(&options.from, Path::new(""))?;
+        build::locate(&source, &manifest, &mut layout, None)?;
         let programs = Programs::read(&source, &manifest, build::directory_of(&options.manifest), &inputs)?;
         Some((build::lay_out(&source, &manifest, &layout, &programs)?, programs))
     } else {
@@ -163,7 +172,11 @@ pub fn run(command: &Command) -> Result<String, Diagnostics> {
     let mut out = String::new();
     match command {
         Command::Build(options) => {
-            let built = build::build(&options.manifest, &inputs(&options.from, &options.output)?)?;
+            let inputs = BuildInputs { machine: options.machine.clone(), ..inputs(&options.from, &options.output)? };
+            let built = build::build(&options.manifest, &inputs)?;
+            if built.cell.is_none() {
+                let _ = writeln!(out, "srtos.cell: not written, because PCI functions need their machine (--machine)");
+            }
             let _ = writeln!(out, "{}: {} bytes, build {}", built.bin.display(), built.size, hex(&built.build_id[..8]));
         }
         Command::Check(options) => {

@@ -12,7 +12,7 @@ use toml::Spanned;
 use crate::check;
 use crate::diagnostic::{Diagnostics, Findings};
 use crate::manifest::{self, Manifest, Named, Source};
-use crate::units::is_paged;
+use crate::units::{PciId, is_paged};
 
 /// A range of the machine's memory that the cell sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +74,27 @@ pub struct Ivshmem {
     pub bars: [u64; 2],
 }
 
+/// A PCI function of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pci {
+    /// Its name.
+    pub name: String,
+    /// Vendor and device number.
+    pub id: PciId,
+    /// PCI address; `None`: to be found on the machine by its id.
+    pub bdf: Option<u16>,
+    /// Its memory: register, address, bytes.
+    pub bars: Vec<(u8, u64, u64)>,
+    /// Its ports: register, first, how many.
+    pub ports: Vec<(u8, u16, u16)>,
+    /// Interrupts that are used.
+    pub vectors: u16,
+    /// They are MSI, not MSI-X.
+    pub msi: bool,
+    /// Pages of the MSI-X table: address, bytes.
+    pub table: Option<(u64, u64)>,
+}
+
 /// Bytes of a state table.
 pub const STATE_TABLE: u64 = 4096;
 /// Bytes of each BAR of a shared memory device.
@@ -123,6 +144,8 @@ pub struct Layout {
     pub ranges: Vec<CellRange>,
     /// Shared memory devices.
     pub ivshmem: Vec<Ivshmem>,
+    /// PCI functions of the machine.
+    pub pci: Vec<Pci>,
     /// I/O ports that servers are given: first, how many.
     pub ports: Vec<(u16, u16)>,
     /// Named pieces, by address.
@@ -176,7 +199,30 @@ fn ivshmem(devices: &Named<manifest::Ivshmem>) -> Vec<Ivshmem> {
         .collect()
 }
 
-fn ranges(manifest: &Manifest, devices: &[Ivshmem]) -> Vec<CellRange> {
+fn pci(functions: &Named<manifest::Pci>) -> Vec<Pci> {
+    let table = |function: &manifest::Pci| {
+        let msix = function.msix.as_ref()?.get_ref();
+        let bar = function.bars.iter().map(Spanned::get_ref).find(|bar| bar.bar == msix.bar)?;
+        let start = bar.address.saturating_add(msix.offset.0) & !0xfff;
+        let end = bar.address.saturating_add(msix.offset.0).saturating_add(u64::from(msix.vectors) * 16);
+        Some((start, end.saturating_sub(start).saturating_add(0xfff) & !0xfff))
+    };
+    functions
+        .iter()
+        .map(|(name, function)| Pci {
+            name: name.get_ref().clone(),
+            id: *function.id.get_ref(),
+            bdf: function.bdf.as_ref().map(|bdf| bdf.get_ref().0),
+            bars: function.bars.iter().map(Spanned::get_ref).map(|b| (b.bar, b.address, b.size.0)).collect(),
+            ports: function.ports.iter().map(Spanned::get_ref).map(|p| (p.bar, p.first, p.count)).collect(),
+            vectors: function.vectors(),
+            msi: function.msix.is_none(),
+            table: table(function),
+        })
+        .collect()
+}
+
+fn ranges(manifest: &Manifest, devices: &[Ivshmem], functions: &[Pci]) -> Vec<CellRange> {
     let private = manifest.cell.private.get_ref();
     let mut ranges = vec![CellRange {
         name: "private".to_owned(),
@@ -210,13 +256,33 @@ fn ranges(manifest: &Manifest, devices: &[Ivshmem]) -> Vec<CellRange> {
             ranges.push(range);
         }
     }
+    for function in functions {
+        for (bar, address, size) in &function.bars {
+            ranges.push(CellRange {
+                name: format!("{}.bar{bar}", function.name),
+                physical: *address,
+                guest: *address,
+                size: *size,
+                kind: range_kind::DEVICE,
+            });
+        }
+    }
     ranges
+}
+
+/// The memory of a PCI function that `NAME.barN` stands for: address and bytes.
+fn bar_of(functions: &[Pci], section: &str) -> Option<(u64, u64)> {
+    let (name, bar) = section.split_once('.')?;
+    let function = functions.iter().find(|function| function.name == name)?;
+    let (_, address, size) = function.bars.iter().find(|(index, ..)| bar == format!("bar{index}"))?;
+    Some((*address, *size))
 }
 
 fn region(
     name: &Spanned<String>,
     text: &manifest::Region,
     devices: &[Ivshmem],
+    functions: &[Pci],
     found: &mut Findings<'_>,
 ) -> Option<Region> {
     let span = name.span();
@@ -258,15 +324,17 @@ fn region(
                 (device.guest.saturating_add(offset), size, writable, range_kind::SHARED)
             }
         };
-        Some((device, section, place))
+        Some((device.protocol, device.rw_size, section, place))
     });
-    let Some((device, section_name, (start, limit, writable, kind))) = place else {
-        let known: Vec<_> = devices.iter().map(|d| format!("\"{}\"", d.name)).collect();
+    let bar = || bar_of(functions, full).map(|(start, size)| (0, 0, "", (start, size, true, range_kind::DEVICE)));
+    let Some((protocol, rw_size, section_name, (start, limit, writable, kind))) = place.or_else(bar) else {
+        let names = devices.iter().map(|d| &d.name).chain(functions.iter().map(|f| &f.name));
+        let known: Vec<_> = names.map(|name| format!("\"{name}\"")).collect();
         found.add(
             section.span(),
             format!("memory \"{title}\" lies in \"{full}\", which no device provides"),
             format!(
-                "use DEVICE.state, .rw, .output0, .output1, .bar0 or .bar1 of an [ivshmem.DEVICE] (there: {})",
+                "use DEVICE.state, .rw, .output0, .output1, .bar0 or .bar1 of an [ivshmem.DEVICE], or DEVICE.barN of a [pci.DEVICE] (there: {})",
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             ),
         );
@@ -274,14 +342,14 @@ fn region(
     };
     let (mut offset, mut size) = (0, limit);
     if let Some(part) = &text.part {
-        let Some((first, bytes)) = protocol_part(device.protocol, section_name, part.get_ref()) else {
-            let parts = protocol_parts(device.protocol, section_name);
+        let Some((first, bytes)) = protocol_part(protocol, section_name, part.get_ref()) else {
+            let parts = protocol_parts(protocol, section_name);
             found.add(
                 part.span(),
                 format!(
                     "memory \"{title}\" is part \"{}\" of \"{full}\", which protocol {:#06x} does not define",
                     part.get_ref(),
-                    device.protocol
+                    protocol
                 ),
                 if parts.is_empty() {
                     "use offset and size".to_owned()
@@ -297,7 +365,7 @@ fn region(
         (offset, size) = (first, bytes.min(limit.saturating_sub(first)));
         if part.get_ref() == "held" {
             // One bit for each page of the read/write section.
-            size = size.min((device.rw_size / 4096).div_ceil(8).next_multiple_of(4096));
+            size = size.min((rw_size / 4096).div_ceil(8).next_multiple_of(4096));
         }
     } else if let Some(first) = &text.offset {
         offset = first.get_ref().0;
@@ -331,8 +399,9 @@ impl Layout {
     pub fn resolve(manifest: &Manifest, found: &mut Findings<'_>) -> Self {
         let cell = &manifest.cell;
         let devices = ivshmem(&manifest.ivshmem);
+        let functions = pci(&manifest.pci);
         let mut regions: Vec<_> =
-            manifest.memory.iter().filter_map(|(name, text)| region(name, text, &devices, found)).collect();
+            manifest.memory.iter().filter_map(|(name, text)| region(name, text, &devices, &functions, found)).collect();
         regions.sort_by(|a, b| (a.guest, &a.name).cmp(&(b.guest, &b.name)));
         let hypervisor = cell.hypervisor_memory.get_ref();
         let layout = Self {
@@ -344,14 +413,10 @@ impl Layout {
             pm_timer: *cell.pm_timer.get_ref(),
             mmconfig: cell.mmconfig.as_ref().map(|m| (m.get_ref().base, m.get_ref().end_bus)),
             debug_console: cell.debug_console.as_ref().map(|c| *c.get_ref()),
-            ranges: ranges(manifest, &devices),
+            ranges: ranges(manifest, &devices, &functions),
             ivshmem: devices,
-            ports: manifest
-                .servers
-                .iter()
-                .flat_map(|s| &s.ports)
-                .map(|p| (*p.get_ref().first.get_ref(), *p.get_ref().count.get_ref()))
-                .collect(),
+            pci: functions,
+            ports: manifest.servers.iter().flat_map(|s| &s.ports).filter_map(|p| p.get_ref().range(manifest)).collect(),
             regions,
         };
         check::memory(manifest, &layout, found);

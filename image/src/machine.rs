@@ -133,6 +133,14 @@ pub enum MachineError {
         /// The address.
         bdf: Bdf,
     },
+    /// A PCI function is not what the manifest says.
+    #[error("[pci.{name}] {what}: correct the manifest, with what lspci -vv shows")]
+    Pci {
+        /// Its name.
+        name: String,
+        /// What is otherwise.
+        what: String,
+    },
     /// Too few processors.
     #[error(
         "{have} processors are online and the cell needs {need} beside processor 0: bring more online, or lower cpus in [cell]"

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::units::{Bdf, Size};
+use crate::units::{Bdf, PciId, Size};
 
 /// Largest manifest that is read.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -56,6 +56,9 @@ pub struct Manifest {
     /// `[ivshmem.NAME]`.
     #[serde(default)]
     pub ivshmem: Named<Ivshmem>,
+    /// `[pci.NAME]`.
+    #[serde(default)]
+    pub pci: Named<Pci>,
     /// `[memory.NAME]`.
     #[serde(default)]
     pub memory: Named<Region>,
@@ -166,6 +169,71 @@ pub struct Ivshmem {
 
 fn two() -> Spanned<u16> {
     Spanned::new(0..0, 2)
+}
+
+/// A PCI function of the machine, which goes from Linux to the cell.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pci {
+    /// Vendor and device number.
+    pub id: Spanned<PciId>,
+    /// PCI address; absent: where the machine has the only function with this id.
+    pub bdf: Option<Spanned<Bdf>>,
+    /// Its memory, where the machine's firmware has put it.
+    #[serde(default)]
+    pub bars: Vec<Spanned<PciBar>>,
+    /// Its I/O ports.
+    #[serde(default)]
+    pub ports: Vec<Spanned<PciPorts>>,
+    /// It interrupts by MSI, with one vector.
+    #[serde(default)]
+    pub msi: Spanned0<bool>,
+    /// It interrupts by MSI-X.
+    pub msix: Option<Spanned<PciMsix>>,
+}
+
+impl Pci {
+    /// Interrupts that it has.
+    pub fn vectors(&self) -> u16 {
+        self.msix.as_ref().map_or(u16::from(*self.msi.0.get_ref()), |msix| msix.get_ref().vectors)
+    }
+}
+
+/// Memory of a PCI function.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciBar {
+    /// Number of its base address register.
+    pub bar: u8,
+    /// Machine address, and address in the cell.
+    pub address: u64,
+    /// Bytes.
+    pub size: Size,
+}
+
+/// I/O ports of a PCI function.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciPorts {
+    /// Number of its base address register.
+    pub bar: u8,
+    /// First port.
+    pub first: u16,
+    /// How many.
+    pub count: u16,
+}
+
+/// Where a PCI function has its MSI-X table.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PciMsix {
+    /// Vectors that are used.
+    pub vectors: u16,
+    /// Which memory it lies in.
+    pub bar: u8,
+    /// First byte of it there.
+    #[serde(default)]
+    pub offset: Size,
 }
 
 /// A value with its span, or the default without one.
@@ -405,10 +473,28 @@ pub struct NotificationGrant {
 pub struct PortGrant {
     /// The name that the holder finds them by.
     pub name: Spanned<String>,
-    /// First port.
-    pub first: Spanned<u16>,
-    /// How many.
-    pub count: Spanned<u16>,
+    /// The ports of a device: `DEVICE.barN`.
+    pub section: Option<Spanned<String>>,
+    /// Or: first port.
+    pub first: Option<Spanned<u16>>,
+    /// And how many.
+    pub count: Option<Spanned<u16>>,
+}
+
+impl PortGrant {
+    /// First port and how many, if they are given one way or the other, and not both.
+    pub fn range(&self, manifest: &Manifest) -> Option<(u16, u16)> {
+        match (&self.section, &self.first, &self.count) {
+            (None, Some(first), Some(count)) => Some((*first.get_ref(), *count.get_ref())),
+            (Some(section), None, None) => {
+                let (device, bar) = section.get_ref().split_once('.')?;
+                let (_, device) = manifest.pci.iter().find(|(name, _)| name.get_ref() == device)?;
+                let mut ports = device.ports.iter().map(Spanned::get_ref);
+                ports.find(|ports| bar == format!("bar{}", ports.bar)).map(|ports| (ports.first, ports.count))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The Linux personality.
@@ -456,12 +542,8 @@ mod tests {
 
     #[test]
     fn a_restart_policy_that_is_none_is_explained() {
-        #[derive(Debug, Deserialize)]
-        struct R {
-            #[allow(dead_code)]
-            r: Restart,
-        }
-        let error = toml::from_str::<R>("r = \"sometimes\"").unwrap_err();
+        type Policies = BTreeMap<String, Restart>;
+        let error = toml::from_str::<Policies>("r = \"sometimes\"").unwrap_err();
         assert!(error.message().contains("\"never\", \"always\""), "{}", error.message());
     }
 }

@@ -29,6 +29,8 @@ pub struct Report {
     pub cell: String,
     /// Build id; absent if only the manifest was looked at.
     pub build_id: Option<String>,
+    /// SHA-256 of the manifest; absent likewise.
+    pub manifest_digest: Option<String>,
     /// Memory that the cell sees.
     pub memory: Vec<MemoryReport>,
     /// Devices.
@@ -57,9 +59,9 @@ pub struct DeviceReport {
     pub name: String,
     /// PCI address.
     pub bdf: String,
-    /// Protocol of a shared memory device.
-    pub protocol: u16,
-    /// MSI-X vectors.
+    /// Protocol of a shared memory device, or id of a PCI function.
+    pub what: String,
+    /// Interrupts.
     pub vectors: u16,
 }
 
@@ -278,15 +280,22 @@ impl Report {
         let devices = layout.ivshmem.iter().map(|device| DeviceReport {
             name: device.name.clone(),
             bdf: Bdf(device.bdf).to_string(),
-            protocol: device.protocol,
+            what: format!("protocol {:#06x}", device.protocol),
             vectors: device.vectors,
+        });
+        let functions = layout.pci.iter().map(|function| DeviceReport {
+            name: function.name.clone(),
+            bdf: function.bdf.map_or_else(|| "wherever it is".to_owned(), |bdf| Bdf(bdf).to_string()),
+            what: format!("PCI {}", function.id),
+            vectors: function.vectors,
         });
         Self {
             system: layout.system.clone(),
             cell: layout.cell.clone(),
             build_id: image.map(|image| hex(&image.build_id)),
+            manifest_digest: image.map(|image| hex(&image.manifest_digest)),
             memory: memory.collect(),
-            devices: devices.collect(),
+            devices: devices.chain(functions).collect(),
             servers: servers.collect(),
         }
     }

@@ -78,7 +78,8 @@ pub fn grants(manifest: &Manifest, layout: &Layout, server: &Server) -> Vec<Gran
     }
     for irq in &server.irqs {
         let irq = irq.get_ref();
-        if let Some(device) = layout.ivshmem.iter().position(|d| d.name == *irq.device.get_ref()) {
+        let mut names = layout.ivshmem.iter().map(|d| &d.name).chain(layout.pci.iter().map(|f| &f.name));
+        if let Some(device) = names.position(|name| name == irq.device.get_ref()) {
             let what =
                 GrantKind::Irq { device: device as u32, vector: *irq.vector.get_ref(), bits: *irq.bits.get_ref() };
             held.push((irq.name.get_ref().clone(), what));
@@ -101,8 +102,9 @@ pub fn grants(manifest: &Manifest, layout: &Layout, server: &Server) -> Vec<Gran
     }
     for ports in &server.ports {
         let ports = ports.get_ref();
-        let what = GrantKind::Ports { first: *ports.first.get_ref(), count: *ports.count.get_ref() };
-        held.push((ports.name.get_ref().clone(), what));
+        if let Some((first, count)) = ports.range(manifest) {
+            held.push((ports.name.get_ref().clone(), GrantKind::Ports { first, count }));
+        }
     }
     let mut grants: Vec<_> =
         held.into_iter().zip(slots::FIRST_GRANT..).map(|((name, what), slot)| Grant { name, slot, what }).collect();
@@ -156,7 +158,17 @@ pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
         vendor: IVSHMEM_VENDOR,
         device: IVSHMEM_DEVICE,
         bars: (0..).zip(device.bars).take(if device.vectors > 0 { 2 } else { 1 }).collect(),
-        msix_vectors: device.vectors,
+        vectors: device.vectors,
+        msi: false,
+    });
+    let functions = layout.pci.iter().map(|function| blob::Device {
+        name: function.name.clone(),
+        bdf: function.bdf.unwrap_or_default(),
+        vendor: function.id.vendor,
+        device: function.id.device,
+        bars: function.bars.iter().map(|(bar, address, _)| (*bar, *address)).collect(),
+        vectors: function.vectors,
+        msi: function.msi,
     });
     blob::System {
         version: BLOB_VERSION,
@@ -164,7 +176,7 @@ pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
         servers: servers.collect(),
         regions: regions.collect(),
         notifications: manifest.notifications.iter().map(|n| n.get_ref().clone()).collect(),
-        devices: devices.collect(),
+        devices: devices.chain(functions).collect(),
         supervision: layout.supervision().map(|(device, board, orders)| blob::Supervision {
             device: device as u32,
             board,

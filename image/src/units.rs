@@ -105,6 +105,35 @@ impl Serialize for Bdf {
     }
 }
 
+/// Vendor and device number of a PCI function, written `"8086:10d3"`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PciId {
+    /// Vendor.
+    pub vendor: u16,
+    /// Device.
+    pub device: u16,
+}
+
+impl fmt::Display for PciId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{:04x}", self.vendor, self.device)
+    }
+}
+
+impl<'de> Deserialize<'de> for PciId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let part = |text: &str| {
+            let plain = text.len() == 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
+            u16::from_str_radix(text, 16).ok().filter(|_| plain)
+        };
+        let parts = text.split_once(':').and_then(|(vendor, device)| Some((part(vendor)?, part(device)?)));
+        parts.map(|(vendor, device)| Self { vendor, device }).ok_or_else(|| {
+            D::Error::custom(format_args!("\"{text}\" is not a PCI id: write vendor:device, as in \"8086:10d3\""))
+        })
+    }
+}
+
 /// The next multiple of a page, or `None` if there is none.
 pub fn page_up(value: u64) -> Option<u64> {
     value.checked_next_multiple_of(4096)

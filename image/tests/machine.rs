@@ -78,7 +78,9 @@ fn q35(root: &Path) {
     facp[76..78].copy_from_slice(&[8, 6]);
     write(root, "sys/firmware/acpi/tables/FACP", &facp);
     let pci = "sys/bus/pci/devices";
-    write(root, &format!("{pci}/0000:00:00.0/config"), &config_space(&[])[..64]);
+    let mut bridge = config_space(&[])[..64].to_vec();
+    bridge[..4].copy_from_slice(&[0x86, 0x80, 0xc0, 0x29]);
+    write(root, &format!("{pci}/0000:00:00.0/config"), &bridge);
     write(root, &format!("{pci}/0000:00:00.0/resource"), b"0x0 0x0 0x0\n");
     // Virtio: MSI-X table in BAR 1, modern registers in 64-bit BAR 4, ports in BAR 0.
     let msix = [2, 0, 1, 0, 0, 0, 1, 8, 0, 0];
@@ -174,7 +176,7 @@ fn what_the_cell_needs_is_part_of_the_root() {
     let root_bytes = image::cell::root_config(&layout(), &machine).unwrap();
     let cpus = image::cell::cell_cpus(&layout(), &machine);
     assert_eq!(cpus, [3]);
-    let cell_bytes = image::cell::inmate_config(&layout(), &cpus).unwrap();
+    let cell_bytes = image::cell::inmate_config(&layout(), &cpus, None).unwrap();
     let (system, cell) = (SystemConfig::parse(&root_bytes).unwrap(), CellConfig::parse(&cell_bytes).unwrap());
     for region in cell.memory().iter().filter(|m| !m.flags().contains(MemoryFlags::COMM_REGION)) {
         let inside =
@@ -210,7 +212,7 @@ fn the_hypervisors_own_checks_pass() {
     q35(dir.path());
     let machine = Machine::read(dir.path()).unwrap();
     let root_bytes = image::cell::root_config(&layout(), &machine).unwrap();
-    let cell_bytes = image::cell::inmate_config(&layout(), &[3]).unwrap();
+    let cell_bytes = image::cell::inmate_config(&layout(), &[3], None).unwrap();
     let mut found = Vec::new();
     check::system(&SystemConfig::parse(&root_bytes).unwrap(), &mut |finding| found.push(finding.to_string()));
     check::cell(&CellConfig::parse(&cell_bytes).unwrap(), check::Role::NonRoot, &mut |finding| {
@@ -245,4 +247,73 @@ fn a_machine_that_cannot_hold_it_says_why() {
     assert_eq!(message, "/proc/iomem, line 1: not understood: \"hello\"");
     let message = Machine::read(&dir.path().join("nothing")).unwrap_err().to_string();
     assert!(message.starts_with("cannot read /sys/devices/system/cpu/online"), "{message}");
+}
+
+/// The default system with the virtio function, or a changed one, of that machine.
+fn with_pci(directory: &Path, text: &str) -> Result<Layout, image::Diagnostics> {
+    let manifest = directory.join("pci.toml");
+    let default = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("manifests/default.toml")).unwrap();
+    fs::write(&manifest, default + text).unwrap();
+    Layout::from_manifest(&manifest)
+}
+
+const DISK: &str = r#"
+[pci.disk]
+id = "1af4:1049"
+bdf = "00:02.0"
+bars = [
+    { bar = 1, address = 0xfebf_f000, size = "4 KiB" },
+    { bar = 4, address = 0x8_0000_0000, size = "16 KiB" },
+]
+ports = [{ bar = 0, first = 0xc000, count = 64 }]
+msix = { vectors = 2, bar = 1 }
+[memory.disk-registers]
+section = "disk.bar4"
+"#;
+
+#[test]
+fn a_function_of_the_machine_goes_to_the_cell() {
+    let dir = tempfile::tempdir().unwrap();
+    q35(dir.path());
+    let machine = Machine::read(dir.path()).unwrap();
+    for text in [DISK.to_owned(), DISK.replace("bdf = \"00:02.0\"\n", "")] {
+        let layout = with_pci(dir.path(), &text).unwrap();
+        let root_bytes = image::cell::root_config(&layout, &machine).unwrap();
+        let cell_bytes = image::cell::inmate_config(&layout, &[3], Some(&machine)).unwrap();
+        let (system, cell) = (SystemConfig::parse(&root_bytes).unwrap(), CellConfig::parse(&cell_bytes).unwrap());
+        let given = cell.pci_devices().iter().find(|d| d.bdf() == 0x10).unwrap();
+        let kept = system.root_cell().pci_devices().iter().find(|d| d.bdf() == 0x10).unwrap();
+        assert_eq!((given.kind(), given.num_msix_vectors.get()), (Some(PciKind::Device), 3));
+        assert_eq!((given.bar_mask, given.msix_address.get()), (kept.bar_mask, kept.msix_address.get()));
+        assert_eq!(cell.caps_of(given).len(), system.root_cell().caps_of(kept).len());
+        let reaches = |address| cell.memory().iter().any(|m| m.contains_phys(address));
+        assert!(reaches(0x8_0000_3fff) && !reaches(0xfebf_f000), "all but the MSI-X table");
+    }
+    let layout = with_pci(dir.path(), DISK).unwrap();
+    let message = image::cell::inmate_config(&layout, &[3], None).unwrap_err().to_string();
+    assert!(message.starts_with("[pci.disk] needs a machine"), "{message}");
+}
+
+#[test]
+fn a_function_that_is_otherwise_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    q35(dir.path());
+    let machine = Machine::read(dir.path()).unwrap();
+    for (from, to, part) in [
+        ("00:02.0", "00:03.0", "lies at 00:03.0, where this machine has nothing"),
+        ("1af4:1049", "8086:10d3", "has id 8086:10d3, but the function at 00:02.0 has 1af4:1049"),
+        ("id = \"1af4:1049\"\nbdf = \"00:02.0\"", "id = \"8086:10d3\"", "has id 8086:10d3, which no function"),
+        ("0xfebf_f000", "0xfebf_e000", "has BAR 1 at 0xfebfe000, 0x1000 bytes, but on this machine it is 0xfebff000"),
+        ("first = 0xc000", "first = 0xc040", "has BAR 0 at 0xc040, 0x40 bytes, but on this machine it is 0xc000"),
+        ("{ bar = 4", "{ bar = 2", "has BAR 2 at 0x800000000, 0x4000 bytes, but on this machine it is not there"),
+        ("vectors = 2", "vectors = 4", "has 4 interrupts, and this machine's function 3"),
+    ] {
+        let text = DISK.replace(from, to).replace("[memory.disk-registers]\nsection = \"disk.bar4\"\n", "");
+        let layout = with_pci(dir.path(), &text).unwrap();
+        let message = image::cell::root_config(&layout, &machine).unwrap_err().to_string();
+        assert!(
+            message.contains(part) && message.ends_with("correct the manifest, with what lspci -vv shows"),
+            "{message}"
+        );
+    }
 }

@@ -31,6 +31,12 @@ guest = 0
 output_size = 0
 bars = [0, 0]
 #ivshmem
+[pci.x]
+id = "0000:0000"
+bars = [{ bar = 0, address = 0, size = 0 }]
+ports = [{ bar = 0, first = 0, count = 0 }]
+msix = { vectors = 0, bar = 0 }
+#pci
 [memory.x]
 #region
 [init]
@@ -86,6 +92,7 @@ fn tables() -> Vec<(&'static str, String)> {
         block("system"),
         block("cell"),
         block("ivshmem"),
+        block("pci"),
         block("region"),
         block("init"),
         block("server"),
@@ -93,12 +100,15 @@ fn tables() -> Vec<(&'static str, String)> {
         inline("machine_range", "hypervisor_memory = { "),
         inline("cell_range", "private = { "),
         inline("mmconfig", "mmconfig = { "),
+        inline("pci_bar", "bars = [{ "),
+        inline("pci_ports", "ports = [{ bar"),
+        inline("pci_msix", "msix = { "),
         inline("call", "calls = [{ "),
         inline("memory_grant", "memory = [{ "),
         inline("irq", "irqs = [{ "),
         inline("signal", "signals = [{ "),
         inline("notification", "notifications = [{ "),
-        inline("ports", "ports = [{ "),
+        inline("ports", "ports = [{ name"),
     ]
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// [`System::version`].
-pub const BLOB_VERSION: u32 = 2;
+pub const BLOB_VERSION: u32 = 3;
 
 /// The composed system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,8 +133,10 @@ pub struct Device {
     pub device: u16,
     /// Guest-physical addresses to program into the memory BARs (index, address).
     pub bars: Vec<(u8, u64)>,
-    /// MSI-X vectors to enable.
-    pub msix_vectors: u16,
+    /// Interrupts to enable.
+    pub vectors: u16,
+    /// They are MSI (one vector), not MSI-X.
+    pub msi: bool,
 }
 
 /// Something a server holds.

@@ -24,8 +24,12 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let inputs =
-        BuildInputs { kernel_elf: arguments.kernel, servers_dir: arguments.servers, out_dir: arguments.output };
+    let inputs = BuildInputs {
+        kernel_elf: arguments.kernel,
+        servers_dir: arguments.servers,
+        out_dir: arguments.output,
+        machine: None,
+    };
     match image::build(&arguments.manifest, &inputs) {
         Ok(built) => {
             let id: String = built.build_id[..8].iter().map(|b| format!("{b:02x}")).collect();

@@ -7,11 +7,13 @@ use toml::Spanned;
 
 use crate::diagnostic::Findings;
 use crate::layout::Layout;
-use crate::manifest::{Ivshmem, Manifest, PortGrant};
-use crate::units::is_paged;
+use crate::manifest::{Ivshmem, Manifest, Pci, PciBar, PciMsix, PciPorts};
+use crate::units::{Bdf, is_paged};
 
 /// Most MSI-X vectors of a shared memory device.
 const MOST_VECTORS: u16 = 16;
+/// Most MSI-X vectors of a PCI function that are used.
+const MOST_PCI_VECTORS: u16 = 64;
 
 fn ivshmem(name: &str, device: &Ivshmem, layout: &Layout, found: &mut Findings<'_>) {
     let sizes = [
@@ -89,15 +91,87 @@ fn ivshmem(name: &str, device: &Ivshmem, layout: &Layout, found: &mut Findings<'
     }
 }
 
+fn pci(name: &str, function: &Pci, found: &mut Findings<'_>) {
+    let mut bars: Vec<u8> = Vec::new();
+    let registers = function.bars.iter().map(|b| (b.span(), b.get_ref().bar));
+    for (span, bar) in registers.chain(function.ports.iter().map(|p| (p.span(), p.get_ref().bar))) {
+        if bar > 5 {
+            found.add(span, format!("[pci.{name}] has a BAR {bar}"), "a PCI function has BARs 0 to 5");
+        } else if bars.contains(&bar) {
+            found.add(span, format!("BAR {bar} of [pci.{name}] is there twice"), "remove one of them");
+        }
+        bars.push(bar);
+    }
+    for bar in &function.bars {
+        let PciBar { bar: index, address, size } = *bar.get_ref();
+        if size.0 < 4096 || !size.0.is_power_of_two() || address == 0 || !address.is_multiple_of(size.0.max(1)) {
+            found.add(
+                bar.span(),
+                format!("BAR {index} of [pci.{name}] ({address:#x}, {:#x} bytes) cannot lie there", size.0),
+                "use a size that is a power of two, 4 KiB at least, and an address that is a multiple of it, as lspci -v shows them",
+            );
+        }
+        if address.checked_add(size.0).is_none_or(|end| end >= 1 << 45) {
+            found.add(
+                bar.span(),
+                format!("BAR {index} of [pci.{name}] lies beyond what a server can map"),
+                "use addresses below 32 TiB",
+            );
+        }
+    }
+    for ports in &function.ports {
+        let PciPorts { bar, first, count } = *ports.get_ref();
+        if count == 0 || u32::from(first) + u32::from(count) > 0x1_0000 {
+            found.add(
+                ports.span(),
+                format!("BAR {bar} of [pci.{name}] has {count} ports from {first:#x} on, which are not there"),
+                "there are ports 0 to 0xffff",
+            );
+        }
+    }
+    let Some(msix) = &function.msix else { return };
+    let PciMsix { vectors, bar, offset } = *msix.get_ref();
+    if *function.msi.0.get_ref() {
+        found.add(msix.span(), format!("[pci.{name}] would interrupt by MSI and by MSI-X"), "remove one of them");
+    }
+    if vectors == 0 || vectors > MOST_PCI_VECTORS {
+        found.add(
+            msix.span(),
+            format!("[pci.{name}] has {vectors} MSI-X vectors"),
+            format!("use 1 to {MOST_PCI_VECTORS}"),
+        );
+    }
+    let inside = |b: &PciBar| offset.0.checked_add(u64::from(vectors) * 16).is_some_and(|end| end <= b.size.0);
+    match function.bars.iter().map(Spanned::get_ref).find(|b| b.bar == bar) {
+        None => found.add(
+            msix.span(),
+            format!("the MSI-X table of [pci.{name}] lies in BAR {bar}, which it does not have"),
+            "add the BAR to bars",
+        ),
+        Some(b) if !inside(b) => found.add(
+            msix.span(),
+            format!(
+                "the MSI-X table of [pci.{name}] ({:#x}, {vectors} vectors) does not lie inside BAR {bar}",
+                offset.0
+            ),
+            "take bar and offset from lspci -vv",
+        ),
+        Some(_) => {}
+    }
+}
+
 fn interrupts(manifest: &Manifest, found: &mut Findings<'_>) {
     let mut seen: Vec<(&str, u16, &str)> = Vec::new();
+    let made_up = manifest.ivshmem.iter().map(|(name, device)| (name.get_ref(), *device.vectors.get_ref()));
+    let real = manifest.pci.iter().map(|(name, function)| (name.get_ref(), function.vectors()));
+    let devices: Vec<_> = made_up.chain(real).collect();
     for server in &manifest.servers {
         let who = server.name.get_ref();
         for irq in &server.irqs {
             let irq = irq.get_ref();
             let (device, vector) = (irq.device.get_ref(), *irq.vector.get_ref());
-            let Some((_, there)) = manifest.ivshmem.iter().find(|(name, _)| name.get_ref() == device) else {
-                let names: Vec<_> = manifest.ivshmem.keys().map(|n| format!("\"{}\"", n.get_ref())).collect();
+            let Some((_, vectors)) = devices.iter().find(|(name, _)| *name == device) else {
+                let names: Vec<_> = devices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
                 found.add(
                     irq.device.span(),
                     format!("server \"{who}\" is given an interrupt of \"{device}\", which no device is"),
@@ -109,13 +183,10 @@ fn interrupts(manifest: &Manifest, found: &mut Findings<'_>) {
                 );
                 continue;
             };
-            if vector >= *there.vectors.get_ref() {
+            if vector >= *vectors {
                 found.add(
                     irq.vector.span(),
-                    format!(
-                        "server \"{who}\" is given vector {vector} of \"{device}\", which has {}",
-                        there.vectors.get_ref()
-                    ),
+                    format!("server \"{who}\" is given vector {vector} of \"{device}\", which has {vectors}"),
                     "use a lower vector, or raise vectors",
                 );
             }
@@ -139,7 +210,10 @@ fn registers(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
             let device = |r: &&crate::layout::Region| r.name == *region.get_ref() && r.kind == range_kind::DEVICE;
             let Some(there) = layout.regions.iter().find(device) else { continue };
             let who = server.name.get_ref();
-            if layout.ivshmem.iter().any(|d| d.bars[1] == there.guest) {
+            let end = there.guest.saturating_add(there.size);
+            let mut tables = layout.pci.iter().filter_map(|f| f.table);
+            let real = tables.any(|(start, size)| start < end && there.guest < start.saturating_add(size));
+            if real || layout.ivshmem.iter().any(|d| d.bars[1] == there.guest) {
                 found.add(
                     region.span(),
                     format!(
@@ -178,11 +252,21 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
     for server in &manifest.servers {
         let who = server.name.get_ref();
         for grant in &server.ports {
-            let PortGrant { first, count, .. } = grant.get_ref();
-            let (start, number) = (u32::from(*first.get_ref()), u32::from(*count.get_ref()));
+            let Some((first, count)) = grant.get_ref().range(manifest) else {
+                found.add(
+                    grant.span(),
+                    format!(
+                        "server \"{who}\" is given ports \"{}\", which no device provides",
+                        grant.get_ref().name.get_ref()
+                    ),
+                    "give either section = \"DEVICE.barN\", with ports of a [pci.DEVICE], or first and count",
+                );
+                continue;
+            };
+            let (start, number) = (u32::from(first), u32::from(count));
             if number == 0 || start + number > 0x1_0000 {
                 found.add(
-                    count.span(),
+                    grant.span(),
                     format!("server \"{who}\" is given {number} ports from {start:#x} on, which are not there"),
                     "there are ports 0 to 0xffff",
                 );
@@ -191,7 +275,7 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
             let last = start + number - 1;
             if let Some((low, high, what)) = forbidden.iter().find(|(low, high, _)| start <= *high && *low <= last) {
                 found.add(
-                    first.span(),
+                    grant.span(),
                     format!(
                         "server \"{who}\" is given ports {start:#x}-{last:#x}, among them {what} ({low:#x}-{high:#x})"
                     ),
@@ -200,7 +284,7 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
             }
             if let Some((low, high, other)) = seen.iter().find(|(low, high, _)| start <= *high && *low <= last) {
                 found.add(
-                    first.span(),
+                    grant.span(),
                     format!("ports {start:#x}-{last:#x} of \"{who}\" overlap ports {low:#x}-{high:#x} of \"{other}\""),
                     "take them from one of them",
                 );
@@ -212,30 +296,40 @@ fn ports(manifest: &Manifest, found: &mut Findings<'_>) {
 
 /// Checks devices, interrupts, registers and ports.
 pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
-    let mut seen: Vec<(&Spanned<String>, u16, u16)> = Vec::new();
+    let mut seen: Vec<(&Spanned<String>, u16)> = Vec::new();
     for (name, device) in &manifest.ivshmem {
         ivshmem(name.get_ref(), device, layout, found);
-        let (bdf, protocol) = (device.bdf.get_ref().0, *device.protocol.get_ref());
-        if let Some((first, ..)) = seen.iter().find(|(_, other, _)| *other == bdf) {
-            found.add(
-                device.bdf.span(),
-                format!(
-                    "[ivshmem.{}] and [ivshmem.{}] have the same PCI address {}",
-                    first.get_ref(),
-                    name.get_ref(),
-                    device.bdf.get_ref()
-                ),
-                "move one of them",
-            );
-        }
-        if let Some((first, ..)) = seen.iter().find(|(.., other)| *other == protocol && protocol == shadow::PROTOCOL) {
+        let protocol = *device.protocol.get_ref();
+        if let Some((first, _)) = seen.iter().find(|(_, other)| *other == protocol && protocol == shadow::PROTOCOL) {
             found.add(
                 device.protocol.span(),
                 format!("[ivshmem.{}] and [ivshmem.{}] are both the shadow device", first.get_ref(), name.get_ref()),
                 "remove one of them",
             );
         }
-        seen.push((name, bdf, protocol));
+        seen.push((name, protocol));
+    }
+    for (name, function) in &manifest.pci {
+        pci(name.get_ref(), function, found);
+        if let Some(other) = manifest.ivshmem.keys().find(|other| other.get_ref() == name.get_ref()) {
+            let line = found.line(other.span());
+            let message = format!("device \"{}\" is already there in line {line}", name.get_ref());
+            found.add(name.span(), message, "rename one of them");
+        }
+    }
+    let made_up = manifest.ivshmem.iter().map(|(name, device)| ("ivshmem", name, Some(&device.bdf)));
+    let real = manifest.pci.iter().map(|(name, function)| ("pci", name, function.bdf.as_ref()));
+    let mut places: Vec<(String, &Spanned<Bdf>)> = Vec::new();
+    for (kind, name, bdf) in made_up.chain(real).filter_map(|(kind, name, bdf)| Some((kind, name, bdf?))) {
+        let title = format!("[{kind}.{}]", name.get_ref());
+        if let Some((first, _)) = places.iter().find(|(_, other)| other.get_ref() == bdf.get_ref()) {
+            found.add(
+                bdf.span(),
+                format!("{first} and {title} have the same PCI address {}", bdf.get_ref()),
+                "move one of them",
+            );
+        }
+        places.push((title, bdf));
     }
     interrupts(manifest, found);
     registers(manifest, layout, found);

@@ -63,10 +63,15 @@ pub fn memory(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
         );
     }
     let span_of = |name: &str| {
-        let device = manifest.ivshmem.keys().find(|key| name.split('.').next() == Some(key.get_ref().as_str()));
+        let owner = |key: &&Spanned<String>| name.split('.').next() == Some(key.get_ref().as_str());
+        let device = manifest.ivshmem.keys().find(owner).or_else(|| manifest.pci.keys().find(owner));
         device.map_or(cell.private.span(), Spanned::span)
     };
-    let title = |name: &str| if name == "private" { name.to_owned() } else { format!("[ivshmem] {name}") };
+    let kind_of = |name: &str| {
+        let is_real = |key: &Spanned<String>| name.split('.').next() == Some(key.get_ref().as_str());
+        if manifest.pci.keys().any(is_real) { "pci" } else { "ivshmem" }
+    };
+    let title = |name: &str| if name == "private" { name.to_owned() } else { format!("[{}] {name}", kind_of(name)) };
     let mut machine = vec![Named {
         name: "hypervisor_memory".to_owned(),
         span: cell.hypervisor_memory.span(),

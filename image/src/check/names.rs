@@ -54,6 +54,7 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
     form("system", &manifest.system.name, found);
     form("cell", &manifest.cell.name, found);
     manifest.ivshmem.keys().for_each(|name| form("shared memory device", name, found));
+    manifest.pci.keys().for_each(|name| form("PCI function", name, found));
     manifest.memory.keys().for_each(|name| form("memory region", name, found));
     manifest.notifications.iter().for_each(|name| form("notification", name, found));
     twice("server", manifest.servers.iter().map(|s| &s.name), found);

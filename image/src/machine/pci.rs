@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{MachineError, read};
-use crate::units::Bdf;
+use crate::units::{Bdf, PciId};
 
 /// A base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub struct Function {
     pub domain: u16,
     /// Bus, device, function.
     pub bdf: u16,
+    /// Vendor and device number.
+    pub id: PciId,
     /// It is a bridge.
     pub bridge: bool,
     /// It has extended configuration space.
@@ -181,7 +183,8 @@ impl Function {
             })
         });
         let extended = config.len() > 0x100 && word(config, 0x100) != 0 && word(config, 0x100) != u32::MAX;
-        Self { domain, bdf, bridge, extended, bars, rom, capabilities, msi, msix }
+        let id = PciId { vendor: half(config, 0), device: half(config, 2) };
+        Self { domain, bdf, id, bridge, extended, bars, rom, capabilities, msi, msix }
     }
 }
 

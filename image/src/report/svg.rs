@@ -133,13 +133,7 @@ fn draw(out: &mut String, report: &Report) -> std::fmt::Result {
         middle.put(out, index, "server", &server.name, &format!("priority {}, {time}", server.priority))?;
     }
     for (index, device) in report.devices.iter().enumerate() {
-        devices.put(
-            out,
-            index,
-            "device",
-            &device.name,
-            &format!("{} protocol {:#06x}", device.bdf, device.protocol),
-        )?;
+        devices.put(out, index, "device", &device.name, &format!("{} {}", device.bdf, device.what))?;
     }
     writeln!(out, "</svg>")
 }

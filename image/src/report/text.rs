@@ -54,11 +54,7 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     writeln!(out, "\ndevices")?;
     for device in &report.devices {
-        writeln!(
-            out,
-            "  {:<16} {} protocol {:#06x}, {} vectors",
-            device.name, device.bdf, device.protocol, device.vectors
-        )?;
+        writeln!(out, "  {:<16} {} {}, {} vectors", device.name, device.bdf, device.what, device.vectors)?;
     }
     writeln!(out, "\nprocessor time")?;
     writeln!(

@@ -147,7 +147,7 @@ pub fn inputs(dir: &Path) -> BuildInputs {
         std::fs::write(servers.join(name), bytes).unwrap();
     }
     std::fs::write(dir.join("kernel"), kernel()).unwrap();
-    BuildInputs { kernel_elf: dir.join("kernel"), servers_dir: servers, out_dir: dir.join("out") }
+    BuildInputs { kernel_elf: dir.join("kernel"), servers_dir: servers, out_dir: dir.join("out"), machine: None }
 }
 
 /// A manifest that ships.

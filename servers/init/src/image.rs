@@ -134,7 +134,7 @@ fn check_grant(system: &System, server: &Server, what: &GrantKind, slot: u32) ->
         GrantKind::Notification { index, .. } => known(*index, system.notifications.len(), "notification"),
         GrantKind::Irq { device, vector, .. } => {
             known(*device, system.devices.len(), "device")?;
-            known((*vector).into(), system.devices[*device as usize].msix_vectors.into(), "vector")
+            known((*vector).into(), system.devices[*device as usize].vectors.into(), "vector")
         }
         GrantKind::Ports { count, first } => match *count != 0 && u32::from(*first) + u32::from(*count) <= 0x1_0000 {
             true => Ok(()),
@@ -200,7 +200,15 @@ pub(crate) mod tests {
             servers: vec![server("a"), server("b")],
             regions: vec![Region { name: "r".into(), physical: 0x10_0000, size: 0x4000, kind: 2 }],
             notifications: vec![],
-            devices: vec![Device { name: "d".into(), bdf: 0x70, vendor: 1, device: 2, bars: vec![], msix_vectors: 2 }],
+            devices: vec![Device {
+                name: "d".into(),
+                bdf: 0x70,
+                vendor: 1,
+                device: 2,
+                bars: vec![],
+                vectors: 2,
+                msi: false,
+            }],
             supervision: None,
         }
     }

@@ -8,12 +8,18 @@ use alloc::string::{String, ToString};
 use ipc::blob::Device;
 
 const COMMAND: u8 = 0x04;
+const COMMAND_IO: u32 = 1;
 const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_MASTER: u32 = 1 << 2;
 const COMMAND_NO_INTX: u32 = 1 << 10;
 const STATUS_CAPABILITIES: u32 = 1 << 20;
 const BAR0: u8 = 0x10;
 const CAPABILITIES: u8 = 0x34;
+const MSI: u8 = 0x05;
+const MSI_ENABLE: u32 = 1 << 16;
+const MSI_WIDE: u32 = 1 << 23;
+/// How many vectors the function may use, as a power of two: one.
+const MSI_VECTORS: u32 = 7 << 20;
 const MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
 const MSIX_MASK_ALL: u32 = 1 << 30;
@@ -67,14 +73,17 @@ pub fn place(config: &mut impl ConfigSpace, device: &Device) -> Result<Option<Ms
     for (index, physical) in &device.bars {
         place_bar(config, bdf, *index, *physical)?;
     }
-    config.write(bdf, COMMAND, command | COMMAND_MEMORY | COMMAND_NO_INTX);
-    if device.msix_vectors == 0 {
+    // Ports lie where the firmware has put them.
+    let ports = (0..6).any(|index| matches!(config.read(bdf, BAR0 + 4 * index), bar if bar & 1 != 0 && bar & !3 != 0));
+    let io = if ports { COMMAND_IO } else { 0 };
+    config.write(bdf, COMMAND, command | COMMAND_MEMORY | io | COMMAND_NO_INTX);
+    if device.vectors == 0 || device.msi {
         return Ok(None);
     }
     let capability = find_capability(config, bdf, MSIX).ok_or("it has no MSI-X capability")?;
     let entries = ((config.read(bdf, capability) >> 16) as u16 & 0x7ff) + 1;
-    if entries < device.msix_vectors {
-        return Err(format!("it has {entries} MSI-X vectors, {} are wanted", device.msix_vectors));
+    if entries < device.vectors {
+        return Err(format!("it has {entries} MSI-X vectors, {} are wanted", device.vectors));
     }
     let table = config.read(bdf, capability + 4);
     let (bar, offset) = ((table & 7) as u8, u64::from(table & !7));
@@ -133,6 +142,31 @@ pub fn msix_entry(address: u64, data: u32) -> [u32; 4] {
     [address as u32, (address >> 32) as u32, data, 0]
 }
 
+/// Lets the function interrupt by MSI, with one vector, and master the bus.
+pub fn enable_msi(config: &mut impl ConfigSpace, device: &Device, address: u64, data: u32) -> Result<(), String> {
+    let bdf = device.bdf;
+    let capability = find_capability(config, bdf, MSI).ok_or("it has no MSI capability")?;
+    let head = config.read(bdf, capability) & !(MSI_ENABLE | MSI_VECTORS);
+    config.write(bdf, capability, head);
+    config.write(bdf, capability + 4, address as u32);
+    let data_at = match head & MSI_WIDE != 0 {
+        true => {
+            config.write(bdf, capability + 8, (address >> 32) as u32);
+            capability + 12
+        }
+        false => capability + 8,
+    };
+    // The other half of the word is reserved.
+    config.write(bdf, data_at, data & 0xffff);
+    config.write(bdf, capability, head | MSI_ENABLE);
+    if config.read(bdf, capability) & MSI_ENABLE == 0 {
+        return Err("MSI cannot be enabled".to_string());
+    }
+    let command = config.read(bdf, COMMAND) & 0xffff;
+    config.write(bdf, COMMAND, command | COMMAND_MASTER);
+    Ok(())
+}
+
 /// Lets the function interrupt: MSI-X on, bus mastering on. The table must be programmed.
 pub fn enable(config: &mut impl ConfigSpace, device: &Device, table: &MsixTable) -> Result<(), String> {
     let control = config.read(device.bdf, table.capability);
@@ -175,7 +209,8 @@ mod tests {
             let mask = match offset {
                 0x04 => 0x0406,
                 0x10 | 0x14 => 0xffff_f000,
-                0x60 => 0xc000_0000,
+                0x60 => 0xc0ff_0000,
+                0x64 | 0x68 | 0x6c if self.words[0x60 / 4] & 0xff == 5 => u32::MAX,
                 _ => 0,
             };
             if bdf == 0x70 {
@@ -192,7 +227,8 @@ mod tests {
             vendor: 0x110a,
             device: 0x4106,
             bars: vec![(0, 0xf000_0000), (1, 0xf000_1000)],
-            msix_vectors: 2,
+            vectors: 2,
+            msi: false,
         }
     }
 
@@ -207,6 +243,21 @@ mod tests {
         assert_eq!(config.words[1] & 0x406, 0x406);
         assert_eq!(config.words[0x60 / 4], 0x8001_0011);
         assert_eq!(config.words[4], 0xf000_0000);
+    }
+
+    #[test]
+    fn a_message_is_written_where_the_capability_has_it() {
+        for (head, data_at) in [(0x0000_0005, 0x68), (0x0080_0005, 0x6c)] {
+            let mut config = Function::new();
+            config.words[0x60 / 4] = head;
+            let device = Device { vectors: 1, msi: true, ..device() };
+            assert_eq!(place(&mut config, &device), Ok(None));
+            enable_msi(&mut config, &device, 0xfee0_0000, 0x4041).unwrap();
+            assert_eq!((config.words[0x64 / 4], config.words[data_at / 4]), (0xfee0_0000, 0x4041));
+            assert_eq!((config.words[0x60 / 4], config.words[1] & 0x406), (head | MSI_ENABLE, 0x406));
+        }
+        let mut config = Function::new();
+        assert!(enable_msi(&mut config, &device(), 0xfee0_0000, 1).unwrap_err().contains("no MSI"));
     }
 
     #[test]
@@ -226,7 +277,7 @@ mod tests {
     #[test]
     fn too_few_vectors_and_odd_bars_are_errors() {
         let mut config = Function::new();
-        assert!(place(&mut config, &Device { msix_vectors: 3, ..device() }).is_err());
+        assert!(place(&mut config, &Device { vectors: 3, ..device() }).is_err());
         assert!(
             place(&mut config, &Device { bars: vec![(0, 0xf000_0000)], ..device() }).unwrap_err().contains("BAR 1")
         );

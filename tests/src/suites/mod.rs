@@ -4,6 +4,7 @@ mod authority;
 mod cycle;
 mod escape;
 mod front_door;
+mod image;
 mod inmates;
 mod plain;
 mod programs;
@@ -12,6 +13,7 @@ mod servers;
 mod signals;
 mod srtos;
 pub mod support;
+mod tutorial;
 
 use crate::suite::{State, Suite, Wanted};
 
@@ -24,6 +26,8 @@ pub const ALL: &[&Suite] = &[
     &plain::STOCK,
     &srtos::SUITE,
     &authority::SUITE,
+    &image::SUITE,
+    &tutorial::SUITE,
     &programs::RT,
     &signals::RT,
     &servers::RT,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::support::same;
 use crate::realm::READY;
 use crate::suite::{Bench, Suite, case, long};
 
@@ -18,6 +19,7 @@ pub const SUITE: Suite = Suite {
     cases: &[
         case("default", |bench| boots(bench, "default")),
         case("minimal", |bench| boots(bench, "minimal")),
+        case("device", device),
         case("kernel", |bench| said(bench, "selftest: all passed")),
         case("crime_null_read", |bench| verdict(bench, "read of nothing")),
         case("crime_read_only_write", |bench| verdict(bench, "write to read-only")),
@@ -53,6 +55,55 @@ pub const SUITE: Suite = Suite {
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// A PCI function of the machine, given by the manifest: its registers and its interrupt reach the server that holds them.
+const EDU: &str = r#"
+[system]
+name = "edu"
+
+[cell]
+name = "srtos"
+hypervisor_memory = { physical = 0x5000_0000, size = "16 MiB" }
+private = { physical = 0x5100_0000, guest = 0x0, size = "48 MiB" }
+comm_region = 0x0400_0000
+pm_timer = 0x608
+
+[pci.edu]
+id = "1234:11e8"
+bdf = "00:04.0"
+bars = [{ bar = 0, address = 0xfea0_0000, size = "1 MiB" }]
+msi = true
+
+[memory.registers]
+section = "edu.bar0"
+
+[init]
+stack = "64 KiB"
+heap = "1 MiB"
+priority = 250
+
+[[server]]
+name = "edu"
+priority = 100
+stack = "32 KiB"
+console = true
+memory = [{ region = "registers", access = "rw" }]
+irqs = [{ name = "done", device = "edu", vector = 0, bits = 4 }]
+"#;
+
+fn device(bench: &mut Bench<'_>) -> Result<()> {
+    let manifest = bench.scratch.join("edu.toml");
+    std::fs::write(&manifest, EDU)?;
+    let mut machine = bench.builder.standalone(&manifest.to_string_lossy(), "edu")?;
+    machine.arguments.extend(["-device", "edu,addr=04.0"].map(Into::into));
+    let mut running = machine.boot()?;
+    same("registers", running.wait_for("edu: identity", LIMIT)?, "edu: identity 0x10000ed, inverse 0xedcba987".into())?;
+    for number in 1..=3 {
+        let line = running.wait_for("edu: interrupt", LIMIT)?;
+        same("interrupt", line, format!("edu: interrupt {number}: bits 0x4, cause {number:#x}"))?;
+    }
+    running.wait_for("edu: done", LIMIT).map(drop)
+}
 
 fn boots(bench: &mut Bench<'_>, manifest: &str) -> Result<()> {
     let mut running = bench.builder.standalone(manifest, "srtos")?.boot()?;

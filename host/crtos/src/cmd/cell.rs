@@ -103,7 +103,8 @@ fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>, unchecked: bool) ->
                     cpus.len()
                 );
             }
-            image::cell::inmate_config(&layout, &cpus).context("the cell's configuration cannot be made")?
+            image::cell::inmate_config(&layout, &cpus, Some(&machine))
+                .context("the cell's configuration cannot be made")?
         }
     };
     hypervisor.create(&config).map(|_| ())

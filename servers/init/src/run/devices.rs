@@ -72,12 +72,23 @@ pub fn pieces(functions: &[Option<Function>]) -> impl Iterator<Item = Piece> {
 /// Makes the interrupts, programs them into the MSI-X tables and enables them.
 pub fn enable(system: &System, functions: &mut [Option<Function>], memory: &mut Memory) -> Result<(), String> {
     for (device, function) in system.devices.iter().zip(functions) {
-        if let Some(Function { table: Some(table), interrupts }) = function {
-            let outcome = enable_one(device, table, interrupts, memory);
-            outcome.map_err(|reason| format!("device {}: {reason}", device.name))?;
-        }
+        let outcome = match function {
+            Some(Function { table: Some(table), interrupts }) => enable_one(device, table, interrupts, memory),
+            Some(Function { interrupts, .. }) if device.msi && device.vectors > 0 => {
+                enable_message(device, interrupts, memory)
+            }
+            _ => Ok(()),
+        };
+        outcome.map_err(|reason| format!("device {}: {reason}", device.name))?;
     }
     Ok(())
+}
+
+fn enable_message(device: &Device, interrupts: &mut Vec<Cap<Irq>>, memory: &mut Memory) -> Result<(), String> {
+    let interrupt = INTERRUPTS.derive_message(memory.slot()?).say("an interrupt")?;
+    let (address, data) = interrupt.message().say("an interrupt's message")?;
+    interrupts.push(interrupt);
+    pci::enable_msi(&mut Ports, device, address, data)
 }
 
 fn enable_one(
@@ -87,7 +98,7 @@ fn enable_one(
     memory: &mut Memory,
 ) -> Result<(), String> {
     let mut entries = Vec::new();
-    for _ in 0..device.msix_vectors {
+    for _ in 0..device.vectors {
         let slot = memory.slot()?;
         let interrupt = INTERRUPTS.derive_message(slot).say("an interrupt")?;
         let (address, data) = interrupt.message().say("an interrupt's message")?;
