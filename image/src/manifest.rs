@@ -509,6 +509,8 @@ pub struct Linux {
     pub pool: Spanned<String>,
     /// Bytes of an application's first stack.
     pub stack: Spanned<Size>,
+    /// Classes of calls that go to Linux; all if absent.
+    pub forwarded: Option<Vec<Spanned<String>>>,
 }
 
 impl Manifest {

@@ -9,6 +9,7 @@ mod text;
 use ipc::Protection;
 use ipc::blob::{Grant, GrantKind, Restart, Server, System};
 use ipc::image::range_kind;
+use ipc::protocol::classes::CLASSES;
 use ipc::slots;
 use serde::Serialize;
 
@@ -35,6 +36,8 @@ pub struct Report {
     pub memory: Vec<MemoryReport>,
     /// Devices.
     pub devices: Vec<DeviceReport>,
+    /// Classes of applications' calls that go to Linux.
+    pub forwarded: Vec<String>,
     /// Servers in start order.
     pub servers: Vec<ServerReport>,
 }
@@ -247,6 +250,15 @@ fn capabilities(system: &System, server: &Server) -> Vec<Capability> {
     table
 }
 
+/// Classes that the personality forwards, if there is one.
+fn forwarded(manifest: &Manifest) -> Vec<String> {
+    let Some(linux) = &manifest.linux else { return Vec::new() };
+    match &linux.forwarded {
+        Some(classes) => classes.iter().map(|class| class.get_ref().clone()).collect(),
+        None => CLASSES.iter().map(|(class, _)| (*class).to_owned()).collect(),
+    }
+}
+
 impl Report {
     /// Looks at a checked manifest, and at the image built from it if there is one.
     pub fn new(manifest: &Manifest, layout: &Layout, built: Option<(&Image, &Programs)>) -> Self {
@@ -296,6 +308,7 @@ impl Report {
             manifest_digest: image.map(|image| hex(&image.manifest_digest)),
             memory: memory.collect(),
             devices: devices.chain(functions).collect(),
+            forwarded: forwarded(manifest),
             servers: servers.collect(),
         }
     }
@@ -348,6 +361,10 @@ impl Report {
             let gained = new.holds.iter().filter(|held| !old.holds.contains(held));
             lines.extend(gained.map(|held| format!("+ {}", sentence(new, held))));
         }
+        let lost = self.forwarded.iter().filter(|class| !other.forwarded.contains(class));
+        lines.extend(lost.map(|class| format!("- applications: calls of class \"{class}\" go to Linux")));
+        let gained = other.forwarded.iter().filter(|class| !self.forwarded.contains(class));
+        lines.extend(gained.map(|class| format!("+ applications: calls of class \"{class}\" go to Linux")));
         for region in &other.memory {
             if let Some(old) = self.memory.iter().find(|r| r.name == region.name && *r != region) {
                 lines.push(format!(

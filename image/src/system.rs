@@ -123,6 +123,10 @@ fn arguments(manifest: &Manifest, server: &Server) -> Vec<String> {
     let mut args: Vec<_> = server.args.iter().map(|a| a.get_ref().clone()).collect();
     if let Some(linux) = manifest.linux.as_ref().filter(|l| l.server.get_ref() == server.name.get_ref()) {
         args.push(format!("stack={}", linux.stack.get_ref().0));
+        if let Some(classes) = &linux.forwarded {
+            let names: Vec<_> = classes.iter().map(|class| class.get_ref().as_str()).collect();
+            args.push(format!("forward={}", names.join(",")));
+        }
     }
     args
 }

@@ -1,6 +1,7 @@
 //! The Linux personality: it has what it needs.
 
 use ipc::image::range_kind;
+use ipc::protocol::classes::CLASSES;
 use toml::Spanned;
 
 use crate::diagnostic::Findings;
@@ -75,6 +76,21 @@ pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
                 );
             }
         }
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for class in linux.forwarded.iter().flatten() {
+        let name = class.get_ref().as_str();
+        if !CLASSES.iter().any(|(known, _)| *known == name) {
+            let known: Vec<_> = CLASSES.iter().map(|(known, _)| *known).collect();
+            found.add(
+                class.span(),
+                format!("[linux] forwards \"{name}\", which is no class of calls that Linux answers"),
+                format!("use {}; what the personality answers itself is always local", known.join(", ")),
+            );
+        } else if seen.contains(&name) {
+            found.add(class.span(), format!("[linux] forwards \"{name}\" twice"), "remove one of them");
+        }
+        seen.push(name);
     }
     let stack = linux.stack.get_ref().0;
     if !is_paged(stack) || !(STACK.0..=STACK.1).contains(&stack) {

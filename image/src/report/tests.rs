@@ -70,7 +70,7 @@ fn a_difference_is_what_was_gained_and_lost() {
         )
         .replace("priority = 230", "priority = 220")
         .replace("vectors = 3\n", "vectors = 4\n")
-        + "\n[[server]]\nname = \"extra\"\npriority = 10\nstack = \"64 KiB\"\ncalls = [{ to = \"vfs-proxy\", badge = 2 }]\n";
+        + "forwarded = [\"files\"]\n\n[[server]]\nname = \"extra\"\npriority = 10\nstack = \"64 KiB\"\ncalls = [{ to = \"vfs-proxy\", badge = 2 }]\n";
     let new = report(&text);
     assert_eq!(
         old.diff(&new),
@@ -80,6 +80,10 @@ fn a_difference_is_what_was_gained_and_lost() {
             "- server \"linux\": memory \"held\" (as \"held\"): read",
             "+ server \"extra\" (priority 10)",
             "+ server \"extra\": call \"vfs-proxy\" (as \"vfs-proxy\"): call, seen as badge 2",
+            "- applications: calls of class \"network\" go to Linux",
+            "- applications: calls of class \"events\" go to Linux",
+            "- applications: calls of class \"ipc\" go to Linux",
+            "- applications: calls of class \"system\" go to Linux",
         ]
     );
     assert_eq!(new.diff(&old)[0], "- server \"extra\"");

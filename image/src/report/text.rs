@@ -56,6 +56,9 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     for device in &report.devices {
         writeln!(out, "  {:<16} {} {}, {} vectors", device.name, device.bdf, device.what, device.vectors)?;
     }
+    if !report.forwarded.is_empty() {
+        writeln!(out, "\napplications' calls that go to Linux\n  {}", report.forwarded.join(", "))?;
+    }
     writeln!(out, "\nprocessor time")?;
     writeln!(
         out,

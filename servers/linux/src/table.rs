@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::future::Future;
 use core::pin::Pin;
+use ipc::protocol::classes::Classes;
 
 /// Last number that is forwarded: what Linux 6.1 knows.
 pub const LAST_FORWARDED: u64 = 450;
@@ -199,12 +200,13 @@ table! {
     }
 }
 
-/// The routes of an address space: first number, last number, route. Numbers not named are refused.
-pub fn routes() -> impl Iterator<Item = (u64, u64, u64)> {
-    let route = |number| match handler(number) {
+/// The routes of an address space: first number, last number, route. Numbers not named are refused, those that Linux would
+/// answer but for the manifest among them.
+pub fn routes(forwarded: Classes) -> impl Iterator<Item = (u64, u64, u64)> {
+    let route = move |number| match handler(number) {
         Handler::Local(_) | Handler::Task(_) => ROUTE_LOCAL,
-        Handler::Forwarded => ROUTE_FORWARDED,
-        Handler::Refused => ROUTE_REFUSED,
+        Handler::Forwarded if forwarded.contain(number) => ROUTE_FORWARDED,
+        Handler::Forwarded | Handler::Refused => ROUTE_REFUSED,
     };
     let mut next = 0;
     core::iter::from_fn(move || {
@@ -249,7 +251,7 @@ mod tests {
     #[test]
     fn routes_cover_the_table_and_nothing_else() {
         let mut routed = vec![ROUTE_REFUSED; 512];
-        for (first, last, route) in routes() {
+        for (first, last, route) in routes(Classes::ALL) {
             assert!(first <= last && last <= 511);
             routed[first as usize..=last as usize].fill(route);
         }
@@ -263,6 +265,14 @@ mod tests {
             };
             assert_eq!(routed[number as usize], expected);
         }
-        assert!(routes().count() < 128);
+        assert!(routes(Classes::ALL).count() < 128);
+    }
+
+    #[test]
+    fn what_the_manifest_does_not_forward_is_refused() {
+        let files = Classes::NONE.with("files").unwrap();
+        let route =
+            |number| routes(files).find(|(first, last, _)| (*first..=*last).contains(&number)).map(|route| route.2);
+        assert_eq!([0, 9, 41, 165].map(route), [Some(ROUTE_FORWARDED), Some(ROUTE_LOCAL), None, None]);
     }
 }

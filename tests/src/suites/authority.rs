@@ -186,7 +186,7 @@ fn default(bench: &mut Bench<'_>) -> Result<()> {
         cwd: bench.scratch.clone().into(),
         terminal: None,
     };
-    let output = vm.capture(&command, b"", LIMIT)?;
+    let output = vm.capture(&command, b"", LIMIT * 5)?;
     let log = String::from_utf8_lossy(&output.stdout).into_owned();
     let (mut held, mut done) = (Held::new(), 0);
     for line in log.lines() {

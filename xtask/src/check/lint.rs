@@ -11,7 +11,7 @@ use crate::setup::rust;
 use crate::tree::Tree;
 
 /// The crates that also exist as bare-metal programs or libraries of such.
-const BARE: [&str; 8] = ["hypervisor", "ipc", "hypervisor-abi", "kernel", "rt", "init", "linux", "vfs-proxy"];
+const BARE: [&str; 9] = ["hypervisor", "ipc", "hypervisor-abi", "kernel", "rt", "audit", "init", "linux", "vfs-proxy"];
 
 /// `cargo fmt --check`.
 pub fn format(tree: &Tree) -> Result<Outcome> {

@@ -1,5 +1,6 @@
 //! Tests that need no machine: format, lints, unit tests, Miri.
 
+mod fuzz;
 mod lint;
 mod miri;
 mod unit;
@@ -15,6 +16,8 @@ pub struct Check {
     pub name: &'static str,
     /// What it does.
     pub what: &'static str,
+    /// Whether it runs only when long tests are asked for.
+    pub long: bool,
     /// Does it; an error is a failure.
     pub run: fn(&Tree) -> Result<Outcome>,
 }
@@ -36,8 +39,14 @@ impl Outcome {
 
 /// In the order in which they run.
 pub const ALL: &[Check] = &[
-    Check { name: "format", what: "rustfmt has nothing to change", run: lint::format },
-    Check { name: "lint", what: "clippy has nothing to say", run: lint::clippy },
-    Check { name: "unit", what: "unit and property tests of all crates", run: unit::run },
-    Check { name: "miri", what: "the same of portable code with unsafe parts, under Miri", run: miri::run },
+    Check { name: "format", what: "rustfmt has nothing to change", long: false, run: lint::format },
+    Check { name: "lint", what: "clippy has nothing to say", long: false, run: lint::clippy },
+    Check { name: "unit", what: "unit and property tests of all crates", long: false, run: unit::run },
+    Check {
+        name: "miri",
+        what: "the same of portable code with unsafe parts, under Miri",
+        long: false,
+        run: miri::run,
+    },
+    Check { name: "fuzz", what: "ten minutes of hostile manifests and images", long: true, run: fuzz::run },
 ];

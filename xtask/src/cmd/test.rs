@@ -21,7 +21,7 @@ pub fn run(tree: &Tree, options: cli::Test) -> Result<u8> {
     let mut skipped = 0;
 
     for check in check::ALL {
-        if !selected(&options.filter, check.name) {
+        if check.long && !options.long || !selected(&options.filter, check.name) {
             continue;
         }
         say(&format!("{}: {}", check.name, check.what));
@@ -62,7 +62,7 @@ pub fn run(tree: &Tree, options: cli::Test) -> Result<u8> {
 
 fn list() {
     for check in check::ALL {
-        println!("{}", check.name);
+        println!("{}{}", check.name, if check.long { " (long)" } else { "" });
     }
     for suite in suites::ALL {
         for case in suite.cases {

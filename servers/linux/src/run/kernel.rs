@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use ipc::message::{Registers, reply_label};
+use ipc::protocol::classes::Classes;
 use ipc::protocol::vfs;
 use ipc::shadow::MAX_SLOTS;
 use linux::errno::{Errno, Result};
@@ -128,13 +129,15 @@ pub struct Kernel {
     tasks: Vec<Option<Task>>,
     callers: Shared,
     seed: u64,
+    /// What goes to Linux.
+    forwarded: Classes,
     /// Number of the newest event of `vfs-proxy`.
     newest_event: Option<u32>,
 }
 
 impl Kernel {
     /// With what the manifest grants.
-    pub fn new(start: Start, pool: Cap<Frame>, vfs: Cap<Endpoint>, callers: Shared) -> Kernel {
+    pub fn new(start: Start, pool: Cap<Frame>, vfs: Cap<Endpoint>, callers: Shared, forwarded: Classes) -> Kernel {
         Kernel {
             objects: Objects::new(start.slots),
             pool,
@@ -143,6 +146,7 @@ impl Kernel {
             tasks: (0..MAX_SLOTS).map(|_| None).collect(),
             callers,
             seed: rt::time::now() | 1,
+            forwarded,
             newest_event: None,
         }
     }
@@ -190,7 +194,7 @@ impl Machine for Kernel {
     fn space_create(&mut self, space: u32) -> Result<()> {
         let made = self.objects.space().map_err(errno)?;
         let configure = || {
-            for (first, last, route) in routes() {
+            for (first, last, route) in routes(self.forwarded) {
                 made.space.set_route(first, last, route)?;
             }
             made.space.bind_route(ROUTE_LOCAL, Start::ENDPOINT)?;

@@ -8,6 +8,7 @@ use alloc::boxed::Box;
 use alloc::rc::Rc;
 use core::ptr::NonNull;
 use ipc::message::{LABEL_FAULT, LABEL_FOREIGN};
+use ipc::protocol::classes::Classes;
 use ipc::shadow::{MAX_SLOTS, ThreadEntry};
 use kernel::{Kernel, Shared};
 use linux::executor::Shell;
@@ -26,6 +27,11 @@ pub fn main(mut start: Start) -> ! {
     replies.fill(&mut start.slots).expect("the manifest gives memory and slots for all Replies");
     let shared = Shared::default();
     let stack = start.argument("stack").and_then(|value| value.parse().ok()).unwrap_or(DEFAULT_STACK);
+    let forwarded = start.argument("forward").map_or(Classes::ALL, |names| {
+        // An empty list is a list: nothing is forwarded. The composer has checked the names.
+        let names = names.split(',').filter(|name| !name.is_empty());
+        names.fold(Classes::NONE, |set, name| set.with(name).expect("a class of the manifest"))
+    });
     let settings = Settings { stack: (stack / PAGE * PAGE).max(16 * PAGE) };
     let tsc_khz = start.info.tsc_khz;
 
@@ -46,7 +52,7 @@ pub fn main(mut start: Start) -> ! {
     let (held, mirror) = (words("held"), words("mirror"));
     let frame = start.frame("pool").expect("the pool is a frame");
     let vfs = start.endpoint("vfs").expect("the manifest lets this server call vfs-proxy");
-    let mut machine = Kernel::new(start, frame, vfs, shared.clone());
+    let mut machine = Kernel::new(start, frame, vfs, shared.clone(), forwarded);
     let early = afresh::begin(&mut machine, entries);
     let memory_state = Memory { pool: bytes, pages: Pages::new(pages, held), mirror: Mirror::new(mirror) };
     let published =
