@@ -29,7 +29,8 @@ pub fn manifest(data: &[u8]) {
         // What the composer takes, init takes: a blob that is refused at boot would be a hole in the checks.
         let mut system = image::system::resolve(&manifest, &layout);
         for server in &mut system.servers {
-            let piece = ipc::blob::Segment { vaddr: 0x40_0000, offset: 0, file_size: 1, memory_size: 4096, protection: 5 };
+            let piece =
+                ipc::blob::Segment { vaddr: 0x40_0000, offset: 0, file_size: 1, memory_size: 4096, protection: 5 };
             server.segments = vec![piece];
         }
         if !system.servers.is_empty() {

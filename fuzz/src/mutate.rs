@@ -22,9 +22,30 @@ impl Random {
 
 /// Words that mean something to one target or the other, and numbers at the edges.
 const WORDS: [&[u8]; 24] = [
-    b"0", b"-1", b"4095", b"4096", b"0xffff_ffff", b"0x7fff_ffff_ffff_ffff", b"\"1 GiB\"", b"\"x\"", b"[]", b"{}", b"true",
-    b"\"rwx\"", b"\"rx\"", b"\"always\"", b"[[server]]\n", b"[memory.a]\n", b"\xff\xff\xff\xff\x0f", b"\x80\x80\x80\x80\x10",
-    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\x00", b"\x01", b"\x7f", b"\x80\x01", b"\x80\x20",
+    b"0",
+    b"-1",
+    b"4095",
+    b"4096",
+    b"0xffff_ffff",
+    b"0x7fff_ffff_ffff_ffff",
+    b"\"1 GiB\"",
+    b"\"x\"",
+    b"[]",
+    b"{}",
+    b"true",
+    b"\"rwx\"",
+    b"\"rx\"",
+    b"\"always\"",
+    b"[[server]]\n",
+    b"[memory.a]\n",
+    b"\xff\xff\xff\xff\x0f",
+    b"\x80\x80\x80\x80\x10",
+    b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+    b"\x00",
+    b"\x01",
+    b"\x7f",
+    b"\x80\x01",
+    b"\x80\x20",
 ];
 
 /// One change.
@@ -48,7 +69,8 @@ fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
         5 => drop(input.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
         6 => {
             // A value after "=" in the text: what a manifest is made of.
-            let values: Vec<usize> = input.windows(2).enumerate().filter(|(_, w)| w == b"= ").map(|(i, _)| i + 2).collect();
+            let values: Vec<usize> =
+                input.windows(2).enumerate().filter(|(_, w)| w == b"= ").map(|(i, _)| i + 2).collect();
             if let Some(start) = values.get(random.below(values.len())) {
                 let length = input[*start..].iter().position(|b| b",\n}".contains(b)).unwrap_or(0);
                 input.splice(*start..start + length, WORDS[random.below(WORDS.len())].iter().copied());
@@ -61,7 +83,8 @@ fn change(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let usage = "mutate manifest|blob SECONDS [SEED]";
-    let (target, seconds) = (arguments.get(1).expect(usage).clone(), arguments.get(2).and_then(|s| s.parse().ok()).expect(usage));
+    let (target, seconds) =
+        (arguments.get(1).expect(usage).clone(), arguments.get(2).and_then(|s| s.parse().ok()).expect(usage));
     let seed = arguments.get(3).and_then(|s| s.parse().ok()).unwrap_or(1u64);
     let run: fn(&[u8]) = match target.as_str() {
         "manifest" => fuzz::manifest,

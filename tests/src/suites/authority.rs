@@ -175,8 +175,9 @@ fn default(bench: &mut Bench<'_>) -> Result<()> {
     wanted.manifest = path;
     let mut vm = bench.builder.boot(&wanted, "authority", &bench.scratch)?;
     let [steps @ .., start] = &BRING_UP;
+    // The log is followed by a process of its own: it would not notice that nobody listens any more.
     let script = format!(
-        "set -e\n{}{} & crtos log --follow | awk '{{ print }} /capabilities in all/ {{ n++ }} n == {servers} {{ exit }}'\n",
+        "set -e\n{}{} &\nawk '{{ print }} /capabilities in all/ {{ n++ }} n == {servers} {{ exit }}' < <(crtos log --follow)\n",
         crate::realm::script(steps),
         start.argv.join(" ")
     );
