@@ -38,6 +38,7 @@ fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut between:
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
 fn large_pages_are_mapped_shared_and_go_as_a_whole() {
     let rig = Rig::new(3 * 512 + 64);
     rig.retype(ObjectType::AddressSpace, 8 * 4096, OTHER);
@@ -94,6 +95,7 @@ fn large_pages_are_mapped_shared_and_go_as_a_whole() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
 fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
     let rig = Rig::new(700);
     rig.retype(ObjectType::Frame, 600 * 4096, FRAME);
@@ -176,6 +178,7 @@ fn ten_thousand_descendants_are_revoked_while_they_are_used() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
 fn a_frame_is_swept_out_of_many_spaces_while_some_of_them_go() {
     let rig = Rig::new(500);
     rig.retype(ObjectType::Frame, 4096, FRAME);
