@@ -3,8 +3,8 @@
 
 use hypervisor_abi::config::PciKind;
 use hypervisor_abi::config::{
-    CellFlags, CellParts, Console, IommuKind, IommuUnit, IrqChip, MAX_IOMMU_UNITS, Memory, MemoryFlags,
-    PciCapability, PciDevice, PortRange, SystemFlags, SystemHeader, SystemParts,
+    CellFlags, CellParts, Console, IommuKind, IommuUnit, IrqChip, MAX_IOMMU_UNITS, Memory, MemoryFlags, PciCapability,
+    PciDevice, PortRange, SystemFlags, SystemHeader, SystemParts,
 };
 use ipc::image::LOAD_ADDRESS;
 use ipc::shadow;
@@ -76,7 +76,7 @@ pub fn function_of<'a>(wanted: &Pci, machine: &'a Machine) -> Result<&'a Functio
     let ports = wanted.ports.iter().map(|(bar, first, count)| (*bar, u64::from(*first), u64::from(*count), false));
     for (index, address, size, is_memory) in memory.chain(ports) {
         let there = function.bars.iter().find(|bar| bar.index == usize::from(index));
-        if !there.is_some_and(|bar| (bar.address, bar.size, bar.memory) == (address, size, is_memory)) {
+        if there.is_none_or(|bar| (bar.address, bar.size, bar.memory) != (address, size, is_memory)) {
             let there = there
                 .map_or_else(|| "is not there".to_owned(), |b| format!("is {:#x}, {:#x} bytes", b.address, b.size));
             return fail(format!("has BAR {index} at {address:#x}, {size:#x} bytes, but on this machine it {there}"));

@@ -90,11 +90,14 @@ impl Program {
     }
 }
 
+/// A function, and whether calls through pointers are followed below it.
+type Visit = (u64, bool);
+
 /// Follows the calls.
 struct Walk<'a> {
     program: &'a Program,
-    /// What is known already: deepest need of a function, and the call it comes from; by whether pointers are followed.
-    known: HashMap<(u64, bool), (u64, Option<(u64, bool)>)>,
+    /// What is known already: deepest need of a function, and the call it comes from.
+    known: HashMap<Visit, (u64, Option<Visit>)>,
     path: Vec<u64>,
     recursive: BTreeSet<u64>,
 }

@@ -79,6 +79,9 @@ pub mod reply_label {
     /// The call was taken by an instance of the server that is no more, and had no effect that making it again would double:
     /// make it again. A foreign thread does so by itself; who `call`s sees the label, with no words.
     pub const RETRY: u64 = 4;
+    /// The call was taken by an instance of the server that is no more, and nobody knows what became of it. Word 0 is `-EIO`, for foreign
+    /// threads; who `call`s sees the label.
+    pub const LOST: u64 = 8;
 }
 
 /// The first argument register of a kernel call.

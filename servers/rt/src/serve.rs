@@ -90,15 +90,26 @@ impl Replies {
         self.free.push(reply);
     }
 
-    /// Makes Replies until `limit` is reached, of the server's own Untyped.
+    /// Makes Replies until `limit` is reached, of the server's own Untyped. A caller whose request an instance before this one took
+    /// is told that it is lost: its call ends with `PeerDead`, a system call with EIO.
     pub fn fill(&mut self, slots: &mut Slots) -> Result {
-        self.fill_except(slots, |_| false)
+        const EIO: i64 = 5;
+        self.make(slots, |_| false, |reply| reply.reply(reply_label::LOST, &[-EIO as u64]))
     }
 
-    /// The same for a new instance of a server whose table outlives it: slots for which `is_kept` holds are Replies of a former
-    /// instance whose callers are still to be answered ([`Caller::found`]). A caller in any other Reply is one whose request was
-    /// lost with that instance, and is told to make it again: a server with a vault must see to it that this doubles nothing.
+    /// The same for a new instance of a server that has a book of its requests in its vault: slots for which `is_kept` holds are
+    /// Replies of a former instance whose callers are still to be answered ([`Caller::found`]). A caller in any other Reply is one
+    /// whose request is in no book, and is told to make it again: the server must see to it that this doubles nothing.
     pub fn fill_except(&mut self, slots: &mut Slots, is_kept: impl Fn(u32) -> bool) -> Result {
+        self.make(slots, is_kept, |reply| reply.reply(reply_label::RETRY, &[]))
+    }
+
+    fn make(
+        &mut self,
+        slots: &mut Slots,
+        is_kept: impl Fn(u32) -> bool,
+        let_go: impl Fn(Cap<Reply>) -> Result,
+    ) -> Result {
         while self.made < self.limit {
             let slot = slots.take().ok_or(Error::OutOfMemory)?;
             self.made += 1;
@@ -108,7 +119,7 @@ impl Replies {
             let reply = Cap::<Reply>::new(slot);
             match Start::CAP_TABLE.identify(slot)? {
                 // NotFound, mostly: it keeps nobody.
-                Some(held) if held.object == ObjectType::Reply => drop(reply.reply(reply_label::RETRY, &[])),
+                Some(held) if held.object == ObjectType::Reply => _ = let_go(reply),
                 Some(_) => return Err(Error::SlotOccupied),
                 None => Start::UNTYPED.retype(ObjectType::Reply, 0, slot, 1)?,
             }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::process::bind_to_parent;
-use crate::suite::{Bench, Suite, long};
+use crate::suite::{Bench, Suite, case};
 
 /// One case, because each step builds on the one before.
-pub const SUITE: Suite = Suite { name: "tutorial", wanted: None, cases: &[long("commands", commands)] };
+pub const SUITE: Suite = Suite { name: "tutorial", wanted: None, cases: &[case("commands", commands)] };
 
 const LIMIT: Duration = Duration::from_secs(600);
 

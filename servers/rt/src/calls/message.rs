@@ -4,7 +4,7 @@ use super::{Cap, Endpoint, Notification, Reply, Result, check};
 use crate::buffer;
 use crate::trap::{Registers, trap};
 use ipc::message::{REGISTER_WORDS, Request, reply_label};
-use ipc::{Call, Tag};
+use ipc::{Call, Error, Tag};
 
 /// A message received. Words from the ninth on lie in the message buffer until the next message is sent or received.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,8 @@ impl Cap<Endpoint> {
     }
 
     /// Sends, lends the caller's time, and waits for the answer. If the server was restarted meanwhile and asks for it
-    /// ([`reply_label::RETRY`]), the call is made again.
+    /// ([`reply_label::RETRY`]), the call is made again; if the server cannot tell what became of it ([`reply_label::LOST`]), that is
+    /// `PeerDead`.
     pub fn call(self, label: u64, words: &[u64]) -> Result<Message> {
         self.call_until(label, words, None)
     }
@@ -99,8 +100,10 @@ impl Cap<Endpoint> {
     pub fn call_until(self, label: u64, words: &[u64], deadline: Option<u64>) -> Result<Message> {
         loop {
             let answer = exchange(Call::Call, self, 0, deadline, Tag::new(label, words.len()), outgoing(words))?;
-            if answer.label() != reply_label::RETRY {
-                return Ok(answer);
+            match answer.label() {
+                reply_label::RETRY => {}
+                reply_label::LOST => return Err(Error::PeerDead),
+                _ => return Ok(answer),
             }
         }
     }
