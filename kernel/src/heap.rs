@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn the_smallest_is_first_whatever_comes_and_goes() {
-        let count = if cfg!(miri) { 40 } else { 1000 };
+        let count = if cfg!(miri) { 16 } else { 1000 };
         let nodes: Vec<Node> = (0..count).map(|_| Node { links: Links::new() }).collect();
         let heap: Heap<ByKey> = Heap::new();
         let mut random = 88_172_645_463_325_252_u64;
