@@ -251,10 +251,14 @@ impl Vm {
         }
     }
 
+    /// What the hypervisor and its cells have printed up to now.
+    pub fn console(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&fs::read(self.logs.join("hypervisor.log"))?).into_owned())
+    }
+
     /// A Linux that the hypervisor has stopped does not answer any more, and the machine goes on without it.
     fn linux_is_stopped(&self) -> bool {
-        let log = fs::read(self.logs.join("hypervisor.log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).contains("cell 0 \"root\" stopped")
+        self.console().is_ok_and(|log| log.contains("cell 0 \"root\" stopped"))
     }
 
     fn expect(&self, deadline: Instant, what: &str, wanted: impl Fn(&FromAgent) -> bool) -> Result<()> {

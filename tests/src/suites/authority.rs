@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -175,26 +176,32 @@ fn default(bench: &mut Bench<'_>) -> Result<()> {
     wanted.manifest = path;
     let mut vm = bench.builder.boot(&wanted, "authority", &bench.scratch)?;
     let [steps @ .., start] = &BRING_UP;
-    // The log is followed by a process of its own: it would not notice that nobody listens any more.
-    let script = format!(
-        "set -e\n{}{} &\nawk '{{ print }} /capabilities in all/ {{ n++ }} n == {servers} {{ exit }}' < <(crtos log --follow)\n",
-        crate::realm::script(steps),
-        start.argv.join(" ")
-    );
+    // Who waits for the cell to be up waits in vain, and must not hold our streams meanwhile.
+    let script = format!("set -e\n{}{} > /dev/null 2>&1 &\n", crate::realm::script(steps), start.argv.join(" "));
     let command = crate::wire::Command {
         argv: ["/bin/bash", "-c", &script].map(Into::into).into(),
         env: crate::suite::environment(),
         cwd: bench.scratch.clone().into(),
         terminal: None,
     };
-    let output = vm.capture(&command, b"", LIMIT * 5)?;
-    let log = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = vm.capture(&command, b"", LIMIT)?;
+    if output.status != 0 {
+        bail!("{}", crate::suite::said(&output));
+    }
+    let deadline = Instant::now() + LIMIT;
+    let log = loop {
+        let log = vm.console()?;
+        if log.matches("capabilities in all").count() >= servers || Instant::now() > deadline {
+            break log;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
     let (mut held, mut done) = (Held::new(), 0);
     for line in log.lines() {
         done += usize::from(hear(line, private(&manifest)?, &mut held)?);
     }
     if done < servers {
-        bail!("only {done} servers spoke:\n{log}{}", String::from_utf8_lossy(&output.stderr));
+        bail!("only {done} servers spoke:\n{log}");
     }
     equal(&reported, &held)
 }
