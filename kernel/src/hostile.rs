@@ -251,7 +251,7 @@ fn run(seed: u64, steps: u64) {
 
 #[test]
 fn random_calls_leave_nothing_behind() {
-    let (rounds, steps) = if cfg!(miri) { (2, 300) } else { (400, 3000) };
+    let (rounds, steps) = if cfg!(miri) { (1, 150) } else { (400, 3000) };
     for round in 0..rounds {
         let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(round + 1);
         if let Err(panic) = std::panic::catch_unwind(|| run(seed, steps)) {

@@ -197,6 +197,9 @@ fn attempts(bench: &mut Bench<'_>) -> Result<()> {
 
 fn give_back(bench: &mut Bench<'_>) -> Result<()> {
     unchanged(bench)?;
-    bench.ok("pkill -f '[/]dev/shm/beat'; crtos cell destroy inmate && crtos cell destroy guard && crtos disable")?;
+    // Not on the processor that the inmate had: QEMU's APIC keeps the errors that reads have left in its status register, whatever
+    // is written there, and Linux takes them for errors of its own start-up interrupts.
+    bench.ok("pkill -f '[/]dev/shm/beat'; taskset -pc 0,1 $$ > /dev/null
+         crtos cell destroy inmate && crtos cell destroy guard && crtos disable")?;
     same("processors of Linux", bench.ok("nproc")?, "4\n".into())
 }
