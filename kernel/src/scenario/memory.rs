@@ -38,7 +38,7 @@ fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut between:
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
+#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn large_pages_are_mapped_shared_and_go_as_a_whole() {
     let rig = Rig::new(3 * 512 + 64);
     rig.retype(ObjectType::AddressSpace, 8 * 4096, OTHER);
@@ -95,7 +95,7 @@ fn large_pages_are_mapped_shared_and_go_as_a_whole() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
+#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
     let rig = Rig::new(700);
     rig.retype(ObjectType::Frame, 600 * 4096, FRAME);
@@ -138,8 +138,9 @@ fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn ten_thousand_descendants_are_revoked_while_they_are_used() {
-    let count: u64 = if cfg!(miri) { 300 } else { 10_000 };
+    let count: u64 = 10_000;
     let rig = Rig::new(count / 64 + 32);
     rig.retype(ObjectType::Endpoint, 0, 20);
     rig.retype(ObjectType::CapTable, count + 8, 42);
@@ -178,7 +179,7 @@ fn ten_thousand_descendants_are_revoked_while_they_are_used() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; the model and the other scenarios go the same ways")]
+#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn a_frame_is_swept_out_of_many_spaces_while_some_of_them_go() {
     let rig = Rig::new(500);
     rig.retype(ObjectType::Frame, 4096, FRAME);
