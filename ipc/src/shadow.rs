@@ -58,6 +58,8 @@ pub mod rt_section {
     pub const REQUESTS: usize = 0x1000;
     /// [`super::ThreadEntry`] × [`super::MAX_SLOTS`].
     pub const THREADS: usize = 0x2_0000;
+    /// [`super::Counters`], behind the threads: the same server writes both.
+    pub const COUNTERS: usize = THREADS + super::MAX_SLOTS * size_of::<super::ThreadEntry>();
     /// [`super::ConsoleRing`], including its head.
     pub const CONSOLE: usize = 0x3_0000;
     /// Bytes of the console ring.
@@ -82,7 +84,7 @@ pub mod linux_section {
     pub const HELD: usize = 0x2_0000;
 }
 
-/// Start of output section 1.
+/// Start of output section 1; written by the server that owns the rings, and by no other.
 #[repr(C)]
 pub struct RtHeader {
     /// [`RT_MAGIC`], written last.
@@ -99,22 +101,12 @@ pub struct RtHeader {
     pub heartbeat: AtomicU64,
     /// Time-stamp counter ticks per millisecond.
     pub tsc_khz: AtomicU64,
-    /// Pool pages in all.
-    pub pool_pages: AtomicU64,
-    /// Pool pages free.
-    pub pool_free: AtomicU64,
-    /// Pool pages that wait for Linux to let go.
-    pub pool_quarantine: AtomicU64,
-    /// Mirror nodes in use.
-    pub mirror_nodes: AtomicU64,
-    /// Processes started since boot.
-    pub processes_started: AtomicU64,
-    /// Processes that exist.
-    pub processes: AtomicU64,
     /// Requests sent since boot.
     pub requests_sent: AtomicU64,
     /// Responses dropped because they were not valid.
     pub responses_dropped: AtomicU64,
+    /// Of each slot: its generation << 32 | calls sent for that.
+    pub calls: [AtomicU64; MAX_SLOTS],
 }
 
 /// Start of output section 0.
@@ -250,6 +242,23 @@ pub mod thread_state {
     pub const ENDING: u32 = 5;
 }
 
+/// What the personality publishes of itself as a whole.
+#[repr(C)]
+pub struct Counters {
+    /// Pool pages in all.
+    pub pool_pages: AtomicU64,
+    /// Pool pages free.
+    pub pool_free: AtomicU64,
+    /// Pool pages that wait for Linux to let go.
+    pub pool_quarantine: AtomicU64,
+    /// Mirror nodes in use.
+    pub mirror_nodes: AtomicU64,
+    /// Processes started since boot.
+    pub processes_started: AtomicU64,
+    /// Processes that exist.
+    pub processes: AtomicU64,
+}
+
 /// What the real-time side publishes of a thread: for `crtos ps`, and for the driver's fault handler. 128 bytes.
 #[repr(C)]
 pub struct ThreadEntry {
@@ -271,8 +280,6 @@ pub struct ThreadEntry {
     pub reserved: AtomicU32,
     /// Processor time used, in TSC ticks.
     pub consumed: AtomicU64,
-    /// Remote calls made.
-    pub remote_calls: AtomicU64,
     /// Local calls made.
     pub local_calls: AtomicU64,
     /// Pool pages of the process (leader's entry only).
@@ -280,7 +287,7 @@ pub struct ThreadEntry {
     /// Name, zero padded.
     pub name: [AtomicU64; 2],
     /// 0.
-    pub reserved2: [AtomicU64; 6],
+    pub reserved2: [AtomicU64; 7],
 }
 
 /// Bits of a mirror entry. A node has 512 entries; four levels translate as on x86-64 (9 bits each, from bit 47 down).
@@ -314,8 +321,9 @@ pub const CONSOLE_MAGIC: u64 = u64::from_le_bytes(*b"CRTOSLOG");
 static_assertions::const_assert_eq!(size_of::<Request>(), 128);
 static_assertions::const_assert_eq!(size_of::<Response>(), 64);
 static_assertions::const_assert_eq!(size_of::<ThreadEntry>(), 128);
+static_assertions::const_assert!(rt_section::HEADER + size_of::<RtHeader>() <= rt_section::REQUESTS);
 static_assertions::const_assert!(rt_section::REQUESTS + REQUESTS * size_of::<Request>() <= rt_section::THREADS);
-static_assertions::const_assert!(rt_section::THREADS + MAX_SLOTS * size_of::<ThreadEntry>() <= rt_section::CONSOLE);
+static_assertions::const_assert!(rt_section::COUNTERS + size_of::<Counters>() <= rt_section::CONSOLE);
 static_assertions::const_assert!(rt_section::CONSOLE + rt_section::CONSOLE_SIZE <= rt_section::BOARD);
 static_assertions::const_assert!(rt_section::BOARD + rt_section::BOARD_SIZE <= rt_section::MIRROR);
 static_assertions::const_assert!(linux_section::RESPONSES + RESPONSES * size_of::<Response>() <= linux_section::ORDERS);

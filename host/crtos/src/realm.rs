@@ -4,16 +4,24 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use ipc::shadow::{CONSOLE_MAGIC, ConsoleRing, MAX_SLOTS, RT_MAGIC, RtHeader, ThreadEntry, rt_section, thread_state};
+use ipc::shadow::{
+    self, CONSOLE_MAGIC, ConsoleRing, MAX_SLOTS, RT_MAGIC, RtHeader, ThreadEntry, rt_section, thread_state,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::sys;
+
+/// The word at `offset` of bytes that are at least so many.
+fn word(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap_or_default())
+}
 
 /// The driver's view of the channel.
 #[derive(Default, Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -123,31 +131,35 @@ impl Realm {
 
     /// Counters of the real-time side.
     pub fn counters(&self) -> Result<Counters> {
-        let bytes = self.read(rt_section::HEADER, size_of::<RtHeader>())?;
-        let u64_at = |offset: usize| u64::from_le_bytes(bytes[offset..offset + 8].try_into().unwrap_or_default());
-        if u64_at(std::mem::offset_of!(RtHeader, magic)) != RT_MAGIC {
+        let header = self.read(rt_section::HEADER, size_of::<RtHeader>())?;
+        let of_header = |offset: usize| word(&header, offset);
+        if of_header(offset_of!(RtHeader, magic)) != RT_MAGIC {
             bail!("the real-time side has not started: run `crtos cell start`");
         }
+        let counters = self.read(rt_section::COUNTERS, size_of::<shadow::Counters>())?;
+        let counter = |offset: usize| word(&counters, offset);
         Ok(Counters {
-            tsc_khz: u64_at(std::mem::offset_of!(RtHeader, tsc_khz)),
-            pool_pages: u64_at(std::mem::offset_of!(RtHeader, pool_pages)),
-            pool_free: u64_at(std::mem::offset_of!(RtHeader, pool_free)),
-            pool_quarantine: u64_at(std::mem::offset_of!(RtHeader, pool_quarantine)),
-            mirror_nodes: u64_at(std::mem::offset_of!(RtHeader, mirror_nodes)),
-            processes_started: u64_at(std::mem::offset_of!(RtHeader, processes_started)),
-            processes: u64_at(std::mem::offset_of!(RtHeader, processes)),
-            requests_sent: u64_at(std::mem::offset_of!(RtHeader, requests_sent)),
-            responses_dropped: u64_at(std::mem::offset_of!(RtHeader, responses_dropped)),
+            tsc_khz: of_header(offset_of!(RtHeader, tsc_khz)),
+            pool_pages: counter(offset_of!(shadow::Counters, pool_pages)),
+            pool_free: counter(offset_of!(shadow::Counters, pool_free)),
+            pool_quarantine: counter(offset_of!(shadow::Counters, pool_quarantine)),
+            mirror_nodes: counter(offset_of!(shadow::Counters, mirror_nodes)),
+            processes_started: counter(offset_of!(shadow::Counters, processes_started)),
+            processes: counter(offset_of!(shadow::Counters, processes)),
+            requests_sent: of_header(offset_of!(RtHeader, requests_sent)),
+            responses_dropped: of_header(offset_of!(RtHeader, responses_dropped)),
         })
     }
 
     /// The real-time threads that exist.
     pub fn threads(&self) -> Result<Vec<Thread>> {
-        let bytes = self.read(rt_section::THREADS, MAX_SLOTS * size_of::<ThreadEntry>())?;
-        Ok(bytes
+        let entries = self.read(rt_section::THREADS, MAX_SLOTS * size_of::<ThreadEntry>())?;
+        let calls = self.read(rt_section::HEADER + offset_of!(RtHeader, calls), MAX_SLOTS * 8)?;
+        Ok(entries
             .chunks_exact(size_of::<ThreadEntry>())
+            .zip(calls.chunks_exact(8))
             .enumerate()
-            .filter_map(|(slot, entry)| Thread::parse(slot as u32, entry))
+            .filter_map(|(slot, (entry, calls))| Thread::parse(slot as u32, entry, word(calls, 0)))
             .collect())
     }
 
@@ -161,7 +173,7 @@ impl Realm {
 /// Unrolls a console ring, head included.
 fn console(bytes: &[u8]) -> Option<(u64, Vec<u8>)> {
     let (head, text) = bytes.split_at_checked(size_of::<ConsoleRing>())?;
-    let word = |index: usize| u64::from_le_bytes(head[index * 8..index * 8 + 8].try_into().unwrap_or_default());
+    let word = |index: usize| word(head, index * 8);
     let (magic, size, written) = (word(0), word(1) as usize, word(2));
     if magic != CONSOLE_MAGIC || size == 0 || size > text.len() {
         return None;
@@ -219,7 +231,7 @@ pub struct Thread {
     /// Ticks.
     pub consumed: u64,
     /// Remote calls.
-    pub remote_calls: u64,
+    pub remote_calls: u32,
     /// Local calls.
     pub local_calls: u64,
     /// Pages of the process.
@@ -229,15 +241,16 @@ pub struct Thread {
 }
 
 impl Thread {
-    fn parse(slot: u32, entry: &[u8]) -> Option<Thread> {
-        use std::mem::offset_of;
+    /// `calls` is the slot's word of [`RtHeader::calls`].
+    fn parse(slot: u32, entry: &[u8], calls: u64) -> Option<Thread> {
         let u32_at = |at: usize| u32::from_le_bytes(entry[at..at + 4].try_into().unwrap_or_default());
-        let u64_at = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().unwrap_or_default());
+        let u64_at = |at: usize| word(entry, at);
         let state = u32_at(offset_of!(ThreadEntry, state));
         if state == thread_state::FREE {
             return None;
         }
         let scheduling = u32_at(offset_of!(ThreadEntry, scheduling));
+        let generation = u32_at(offset_of!(ThreadEntry, generation));
         let name = &entry[offset_of!(ThreadEntry, name)..][..16];
         let name: String = String::from_utf8_lossy(name.split(|byte| *byte == 0).next().unwrap_or_default())
             .chars()
@@ -252,7 +265,7 @@ impl Thread {
             policy: (scheduling >> 16) as u16,
             priority: scheduling as u16,
             consumed: u64_at(offset_of!(ThreadEntry, consumed)),
-            remote_calls: u64_at(offset_of!(ThreadEntry, remote_calls)),
+            remote_calls: if (calls >> 32) as u32 == generation { calls as u32 } else { 0 },
             local_calls: u64_at(offset_of!(ThreadEntry, local_calls)),
             pages: u64_at(offset_of!(ThreadEntry, pages)),
             name,
@@ -286,11 +299,14 @@ mod tests {
     #[test]
     fn threads() {
         let mut entry = [0; 128];
-        assert_eq!(Thread::parse(3, &entry), None);
+        assert_eq!(Thread::parse(3, &entry, 7), None);
         entry[4] = 2;
         entry[24..28].copy_from_slice(&(1u32 << 16 | 90).to_le_bytes());
-        entry[64..68].copy_from_slice(b"a\x1bb\0");
-        let thread = Thread::parse(3, &entry).unwrap();
+        entry[offset_of!(ThreadEntry, name)..][..4].copy_from_slice(b"a\x1bb\0");
+        entry[offset_of!(ThreadEntry, generation)] = 5;
+        let thread = Thread::parse(3, &entry, 5 << 32 | 7).unwrap();
         assert_eq!((thread.policy, thread.priority, thread.name.as_str()), (1, 90, "a?b"));
+        assert_eq!(thread.remote_calls, 7);
+        assert_eq!(Thread::parse(3, &entry, 4 << 32 | 7).unwrap().remote_calls, 0, "of the slot's former thread");
     }
 }

@@ -217,7 +217,7 @@ async fn launch(shell: &Rc<Shell>, request: &StartRequest) -> Result<()> {
     shell.with(|server| server.take_header(slot, &header))?;
     crate::exec::load(shell, slot, program, &header, (SCRATCH, block_end)).await?;
     shell.with(|server| {
-        server.header.processes_started.fetch_add(1, Ordering::Relaxed);
+        server.counters.processes_started.fetch_add(1, Ordering::Relaxed);
         server.start_thread(slot);
         server.publish_counters();
     });

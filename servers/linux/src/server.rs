@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use ipc::message::reply_label;
 use ipc::protocol::vfs;
-use ipc::shadow::{LinuxHeader, MAX_SLOTS, RtHeader, ThreadEntry, identity_parts, thread_state};
+use ipc::shadow::{Counters, LinuxHeader, MAX_SLOTS, ThreadEntry, identity_parts, thread_state};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 /// What a handler leaves behind.
@@ -79,7 +79,7 @@ pub struct Server {
     /// What Linux publishes.
     pub linux: &'static LinuxHeader,
     /// What this side publishes of itself.
-    pub header: &'static RtHeader,
+    pub counters: &'static Counters,
     /// What this side publishes of its threads.
     pub entries: &'static [ThreadEntry; MAX_SLOTS],
 }
@@ -91,7 +91,7 @@ impl Server {
         mut memory: Memory,
         tsc_khz: u64,
         settings: Settings,
-        (linux, header, entries): (&'static LinuxHeader, &'static RtHeader, &'static [ThreadEntry; MAX_SLOTS]),
+        (linux, counters, entries): (&'static LinuxHeader, &'static Counters, &'static [ThreadEntry; MAX_SLOTS]),
     ) -> Server {
         let mut clock = Clock::new(tsc_khz, machine.now());
         clock.synchronise(linux);
@@ -113,7 +113,7 @@ impl Server {
             jobs: Vec::new(),
             settings,
             linux,
-            header,
+            counters,
             entries,
         };
         server.schedule_housekeeping();
@@ -236,7 +236,7 @@ impl Server {
         for (word, bytes) in entry.name.iter().zip(thread.name.chunks_exact(8)) {
             word.store(u64::from_le_bytes(bytes.try_into().unwrap_or_default()), Ordering::Relaxed);
         }
-        for counter in [&entry.consumed, &entry.remote_calls, &entry.local_calls, &entry.pages] {
+        for counter in [&entry.consumed, &entry.local_calls, &entry.pages] {
             counter.store(0, Ordering::Relaxed);
         }
         entry.state.store(state, Ordering::Release);
@@ -245,11 +245,11 @@ impl Server {
     /// Publishes the counters of the whole.
     pub fn publish_counters(&self) {
         let store = |word: &core::sync::atomic::AtomicU64, value: usize| word.store(value as u64, Ordering::Relaxed);
-        store(&self.header.pool_pages, self.memory.pages.total() as usize);
-        store(&self.header.pool_free, self.memory.pages.free() as usize);
-        store(&self.header.pool_quarantine, self.memory.pages.quarantined() as usize);
-        store(&self.header.mirror_nodes, self.memory.mirror.nodes_used());
-        store(&self.header.processes, self.processes.iter().flatten().count());
+        store(&self.counters.pool_pages, self.memory.pages.total() as usize);
+        store(&self.counters.pool_free, self.memory.pages.free() as usize);
+        store(&self.counters.pool_quarantine, self.memory.pages.quarantined() as usize);
+        store(&self.counters.mirror_nodes, self.memory.mirror.nodes_used());
+        store(&self.counters.processes, self.processes.iter().flatten().count());
         for process in self.processes.iter().flatten() {
             store(&self.entries[process.leader as usize].pages, process.space.pages as usize);
         }

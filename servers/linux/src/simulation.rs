@@ -14,7 +14,7 @@ use ipc::Protection;
 use ipc::message::Registers;
 use ipc::protocol::start::{StartHeader, encode};
 use ipc::protocol::vfs;
-use ipc::shadow::{MAX_SLOTS, RtHeader, ThreadEntry, request_kind, special, thread_identity};
+use ipc::shadow::{Counters, MAX_SLOTS, ThreadEntry, request_kind, special, thread_identity};
 use linux_raw_sys::general as linux;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -185,7 +185,7 @@ impl Simulation {
             pages: Pages::new(POOL_PAGES, words(POOL_PAGES as usize / 64)),
             mirror: Mirror::new(words(512 * 256)),
         };
-        let published = (zeroed(), zeroed::<RtHeader>(), zeroed::<[ThreadEntry; MAX_SLOTS]>());
+        let published = (zeroed(), zeroed::<Counters>(), zeroed::<[ThreadEntry; MAX_SLOTS]>());
         let machine = Box::new(FakeMachine(world.clone()));
         let server = Server::new(machine, memory, TSC_KHZ, Settings { stack: 256 << 10 }, published);
         Simulation { shell: Shell::new(server), world, path: vec![], arguments: vec![], next_slot: 100 }

@@ -9,7 +9,7 @@
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ipc::board::{Board, Entry, Orders};
-use ipc::shadow::{ConsoleRing, LinuxHeader, RtHeader, ThreadEntry};
+use ipc::shadow::{ConsoleRing, Counters, LinuxHeader, RtHeader, ThreadEntry};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A range of mapped memory, shared with others.
@@ -37,6 +37,8 @@ unsafe impl Atomics for LinuxHeader {}
 unsafe impl Atomics for ThreadEntry {}
 // SAFETY: as above.
 unsafe impl Atomics for ConsoleRing {}
+// SAFETY: as above.
+unsafe impl Atomics for Counters {}
 // SAFETY: as above.
 unsafe impl Atomics for Board {}
 // SAFETY: as above.

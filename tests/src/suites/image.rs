@@ -12,7 +12,8 @@ use serde_json::Value;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::support::same;
-use crate::suite::{Bench, Suite, case, long};
+use crate::suite::{Bench, State, Suite, Wanted, case, environment, long};
+use crate::wire;
 
 /// Standalone boots and commands on this side.
 pub const SUITE: Suite = Suite {
@@ -24,6 +25,7 @@ pub const SUITE: Suite = Suite {
         case("forged", forged),
         case("commands", commands),
         case("refused", refused),
+        case("forwarded", forwarded),
         long("reproducible", reproducible),
     ],
 };
@@ -230,6 +232,34 @@ fn refused(bench: &mut Bench<'_>) -> Result<()> {
         }
     }
     same("something was written", bench.scratch.join("bad").exists(), false)
+}
+
+/// Calls of a class that the manifest does not forward fail in a program, those of another go on.
+fn forwarded(bench: &mut Bench<'_>) -> Result<()> {
+    let text = fs::read_to_string(shipped(bench, "default"))?;
+    let text = text.replace("[linux]\n", "[linux]\nforwarded = [\"files\", \"events\"]\n");
+    let path = bench.scratch.join("files-only.toml");
+    fs::write(&path, text)?;
+    let wanted = Wanted { manifest: path.to_string_lossy().into_owned().leak(), ..Wanted::new(State::Running) };
+    let mut vm = bench.builder.boot(&wanted, "forwarded", &bench.scratch)?;
+    let program = "
+import errno, os, select, socket
+print(os.path.isdir('/proc'), select.select([0], [], [], 0)[1])
+for family in socket.AF_UNIX, socket.AF_INET:
+    try:
+        socket.socket(family)
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+";
+    let command = wire::Command {
+        argv: ["crtos", "run", "/usr/bin/python3", "-c", program].map(Into::into).into(),
+        env: environment(),
+        cwd: bench.scratch.clone().into(),
+        terminal: None,
+    };
+    let output = vm.capture(&command, b"", LIMIT)?;
+    same("status", output.status, 0)?;
+    same("output", String::from_utf8_lossy(&output.stdout), "True []\nENOSYS\nENOSYS\n".into())
 }
 
 /// The same sources at another path, with another target directory: the same bytes.

@@ -9,6 +9,7 @@ use alloc::rc::Rc;
 use core::ptr::NonNull;
 use ipc::message::{LABEL_FAULT, LABEL_FOREIGN};
 use ipc::protocol::classes::Classes;
+use ipc::shadow::rt_section::{COUNTERS, THREADS};
 use ipc::shadow::{MAX_SLOTS, ThreadEntry};
 use kernel::{Kernel, Shared};
 use linux::executor::Shell;
@@ -46,17 +47,17 @@ pub fn main(mut start: Start) -> ! {
         let mapping = memory(name);
         mapping.atomics_slice(0, mapping.len() / 8).expect("a grant is aligned")
     };
-    let entries = memory("threads").atomics::<[ThreadEntry; MAX_SLOTS]>(0).expect("the entries fit");
+    let threads = memory("threads");
+    let entries = threads.atomics::<[ThreadEntry; MAX_SLOTS]>(0).expect("the entries fit");
+    let counters = threads.atomics(COUNTERS - THREADS).expect("the counters fit");
     let linux_header = memory("linux-header");
-    let rt_header = memory("rt-header");
     let (held, mirror) = (words("held"), words("mirror"));
     let frame = start.frame("pool").expect("the pool is a frame");
     let vfs = start.endpoint("vfs").expect("the manifest lets this server call vfs-proxy");
     let mut machine = Kernel::new(start, frame, vfs, shared.clone(), forwarded);
     let early = afresh::begin(&mut machine, entries);
     let memory_state = Memory { pool: bytes, pages: Pages::new(pages, held), mirror: Mirror::new(mirror) };
-    let published =
-        (linux_header.atomics(0).expect("the header fits"), rt_header.atomics(0).expect("the header fits"), entries);
+    let published = (linux_header.atomics(0).expect("the header fits"), counters, entries);
     let server = Server::new(Box::new(machine), memory_state, tsc_khz, settings, published);
     log!("{pages} pages for programs, stacks of {} KiB", settings.stack / 1024);
     let mut personality = Personality { shell: Shell::new(server), shared };

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU32, Ordering};
 use ipc::shadow::{
     LINUX_MAGIC, LinuxHeader, PEER_LINUX, PEER_RT, REQUESTS, RESPONSES, RT_MAGIC, Request, Response, RtHeader,
-    VECTOR_DOORBELL, VERSION,
+    VECTOR_DOORBELL, VERSION, request_kind,
 };
 use rt::shared::{Array, Device};
 use rt::{Answer, Caller, Cap, Notification, Replies, Start, log};
@@ -116,6 +116,14 @@ impl Channel for Port<'_> {
     fn put_request(&mut self, index: u32, request: &Request) {
         self.live.requests.write(index as usize % REQUESTS, request);
         self.live.rt.requests_sent.fetch_add(1, Ordering::Relaxed);
+        if request.kind == request_kind::CALL
+            && let Some(word) = self.live.rt.calls.get(request.slot as usize)
+        {
+            let generation = u64::from(request.generation) << 32;
+            let before = word.load(Ordering::Relaxed);
+            let calls = if before >> 32 == generation >> 32 { u64::from(before as u32) } else { 0 };
+            word.store(generation | (calls + 1).min(u32::MAX.into()), Ordering::Relaxed);
+        }
     }
 
     fn request_tail(&self) -> u32 {
