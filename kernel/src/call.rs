@@ -189,8 +189,11 @@ fn handle(c: &Context, call: Call) -> Handled {
             }
         }
         Call::CapRevoke => {
-            let slot = c.slot_in_table(c.arg(0))?;
-            c.long(|| delete::revoke_step(c.k, slot))
+            let (slot, by) = (c.slot_in_table(c.arg(0))?, c.slot()?);
+            match c.long(|| delete::revoke_step(c.k, slot, |other| other == by || c.thread.lives_by(other))) {
+                Ok(Answer::Again) if by.is_empty() => Ok(Answer::Done),
+                answer => answer,
+            }
         }
         Call::CapIdentify => {
             let cap = c.slot_in_table(c.arg(0))?.cap();

@@ -220,10 +220,10 @@ fn tear_down(rig: &Rig, root: u64) {
         }
         thread.suspend(&rig.k);
     };
-    while revoke_step(&rig.k, memory) == Progress::More {}
+    while revoke_step(&rig.k, memory, |_| false) == Progress::More {}
     while reap_step(&rig.k) == Progress::More {}
     let irqs = rig.slot(111);
-    while revoke_step(&rig.k, irqs) == Progress::More {}
+    while revoke_step(&rig.k, irqs, |_| false) == Progress::More {}
     let cpu = &rig.k.cpu;
     assert!(rig.settle().address() == root && rig.settle().state.get() == State::Ready);
     assert!(cpu.ready.highest().is_none(), "somebody is still ready");

@@ -17,8 +17,9 @@ pub fn check(k: &Kernel, table: Ref<CapTable>) -> usize {
         if slot.is_empty() || !derivation::is_root(slot) {
             continue;
         }
+        let root = slot;
         // In order of the tree, without a stack: it can be as deep as users like.
-        let mut next = Some(slot);
+        let mut next = Some(root);
         while let Some(slot) = next {
             count += 1;
             derivation::check_children(slot, &mut |child| below(slot, child));
@@ -28,7 +29,7 @@ pub fn check(k: &Kernel, table: Ref<CapTable>) -> usize {
                 waiting += usize::from(deadline);
                 exhausted += usize::from(used_up);
             }
-            next = derivation::next_in_tree(slot);
+            next = derivation::next_below(root, slot);
         }
     }
     k.cpu

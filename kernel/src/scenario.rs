@@ -1,6 +1,7 @@
 //! Tests of the kernel as a whole, on the host: calls go in by registers and come out by registers.
 
 mod memory;
+mod own;
 mod queues;
 mod time;
 

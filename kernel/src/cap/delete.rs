@@ -71,15 +71,21 @@ pub fn delete_step(k: &Kernel, slot: Ref<Slot>) -> Progress {
     Progress::More
 }
 
-/// Makes a bounded step towards a capability without descendants.
-pub fn revoke_step(k: &Kernel, slot: Ref<Slot>) -> Progress {
-    match derivation::first_child(slot) {
-        Some(child) => {
-            delete_step(k, child);
-            Progress::More
+/// Makes a bounded step towards a capability without descendants. What its caller needs to make the call again, a handful of capabilities at
+/// most, goes last, and all of it in one step: then there is nothing left to make it again for.
+pub fn revoke_step(k: &Kernel, slot: Ref<Slot>, needed: impl Fn(Ref<Slot>) -> bool) -> Progress {
+    let mut next = derivation::next_below(slot, slot);
+    while let Some(found) = next {
+        if !needed(found) {
+            delete_step(k, found);
+            return Progress::More;
         }
-        None => Progress::Done,
+        next = derivation::next_below(slot, found);
     }
+    while let Some(child) = derivation::first_child(slot) {
+        delete_step(k, child);
+    }
+    Progress::Done
 }
 
 /// Makes a bounded step in the taking apart of dying objects.

@@ -156,20 +156,20 @@ fn last_below(mut slot: Ref<Slot>) -> Ref<Slot> {
     slot
 }
 
-/// The next one of a tree: children come after their parent.
-#[cfg(any(test, feature = "invariants"))]
-pub fn next_in_tree(slot: Ref<Slot>) -> Option<Ref<Slot>> {
+/// Of what is below `root`, the one that comes after `slot` (`root` itself: the first one); children come after their parent.
+pub fn next_below(root: Ref<Slot>, slot: Ref<Slot>) -> Option<Ref<Slot>> {
     if let Some(child) = slot.first_child.get() {
         return Some(child);
     }
     let mut slot = slot;
-    loop {
+    while slot != root {
         match slot.next.get().get() {
             Neighbour::None => return None,
             Neighbour::Sibling(next) => return Some(next),
             Neighbour::Parent(parent) => slot = parent,
         }
     }
+    None
 }
 
 /// Calls `visit` for each child, after checking the links between them.

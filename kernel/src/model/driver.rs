@@ -295,7 +295,7 @@ fn round(seed: u64, steps: u64, successes: &mut BTreeMap<u8, u64>) {
         let restarts = matches!(
             number,
             Call::Retype | Call::CapDelete | Call::CapRevoke | Call::ThreadConfigure | Call::BindRoute | Call::Extend
-        ) && (number == Call::CapDelete || s.held(slot).is_ok());
+        );
         let out = loop {
             if restarts && random.below(3) == 0 {
                 rig.k.cpu.note_interrupt(FIRST_VECTOR + 95);

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // Finds the thread that a slot is part of, and the FPU area for the instructions that save and load it.
 
 use super::{AddressSpace, CapTable, Endpoint, Notification, Reply, SchedContext};
-use crate::cap::{Home, KernelObject, Slot};
+use crate::cap::{Home, KernelObject, Slot, derivation};
 use crate::heap;
 use crate::kernel::Kernel;
 use crate::list::{Adapter, Links};
@@ -412,6 +412,16 @@ impl Thread {
     /// Whether it would run if the processor were free.
     pub fn runnable(&self) -> bool {
         self.state.get() == State::Ready && self.time().is_some_and(|sc| !sc.exhausted())
+    }
+
+    /// Whether it could not go on without this capability: its space, its table, the last one to itself or to time that it has.
+    pub fn lives_by(&self, slot: Ref<Slot>) -> bool {
+        let itself = || slot.object() == Some(Ref::from(self));
+        let time =
+            || slot.object().is_some_and(|time| [self.own_time.get(), self.lent_time.get()].contains(&Some(time)));
+        slot == Ref::from(&self.space)
+            || slot == Ref::from(&self.table)
+            || ((itself() || time()) && derivation::is_last(slot))
     }
 
     /// Whether somebody may look at, or change, its registers.

@@ -16,7 +16,7 @@ const LARGE: u64 = 2 << 20;
 const LARGE_WRITABLE: u64 = 16 + 3;
 
 /// A call that is interrupted after every step, and made again until it is done. How often that was.
-fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut between: impl FnMut(u32)) -> u32 {
+pub fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut between: impl FnMut(u32)) -> u32 {
     let thread = rig.current();
     for tries in 1..100_000 {
         rig.k.cpu.note_interrupt(FIRST_VECTOR + 90);
