@@ -1,10 +1,8 @@
 //! Programs that cannot be composed, each with its sentence.
 
-mod common;
-
 use std::path::Path;
 
-use common::{R, RW, RWX, RX, Segment, elf};
+use super::common::{self, R, RW, RWX, RX, Segment, elf};
 use image::elf_file::{Kernel, Program};
 
 fn refuse(bytes: &[u8]) -> String {

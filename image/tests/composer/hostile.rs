@@ -1,7 +1,6 @@
 //! Manifests and programs that mean harm: an answer, never a panic.
 
-mod common;
-
+use super::common;
 use image::diagnostic::Findings;
 use image::elf_file::{Kernel, Program};
 use image::{Layout, Manifest, Source, check};

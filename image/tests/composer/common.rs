@@ -1,5 +1,4 @@
 //! Programs made by hand, so that the tests need no compiler.
-#![allow(dead_code)]
 
 use std::path::{Path, PathBuf};
 

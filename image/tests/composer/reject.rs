@@ -3,8 +3,7 @@
 //! The first lines of a fixture say what is expected: `# expect: LINE: MESSAGE; CURE`, one for each finding.
 //! `COMPOSE_BLESS=1` writes the one finding into fixtures that expect `?`.
 
-mod common;
-
+use super::common;
 use std::fs;
 use std::path::{Path, PathBuf};
 

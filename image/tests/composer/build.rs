@@ -1,7 +1,6 @@
 //! Whole images, from programs made by hand.
 
-mod common;
-
+use super::common;
 use hypervisor_abi::config::{CellConfig, MemoryFlags};
 use ipc::blob::{GrantKind, System};
 use ipc::image::{ImageHeader, KernelHead, LOAD_ADDRESS, checksum, range_kind};

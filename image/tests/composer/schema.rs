@@ -1,7 +1,5 @@
 //! The schema for editors and the reference page say what the manifest takes: no more, no less.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
