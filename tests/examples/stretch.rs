@@ -1,48 +1,29 @@
 //! A QEMU plug-in that finds the longest stretch that a kernel runs without letting interrupts in.
 //!
-//! `-plugin libstretch.so,report=PATH`: PATH is a file of [`tests::stretch::SIZE`] bytes, mapped by QEMU and by whoever reads it.
 //! A stretch is what is executed in the upper half of the address space, from the way in (or the last `sti`) to the way out (or the
 //! next). What comes before the first instruction in the lower half is the kernel's start, and not counted. For one CPU, and a kernel whose
-//! ways in all close interrupts.
+//! ways in all close interrupts. [`tests::stretch`] reads what it finds.
 #![allow(unsafe_code)] // an interface of C functions and callbacks
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fs::OpenOptions;
-use std::ptr;
-use std::sync::OnceLock;
+mod plugin;
+
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use rustix::mm::{MapFlags, ProtFlags, mmap};
+use plugin::{Block, Id, NO_REGISTERS, qemu_plugin_register_vcpu_tb_exec_cb, qemu_plugin_tb_n_insns};
 use tests::stretch::{FROM, LONGEST, SIZE, TO};
 
-/// The version of the plug-in interface that this is written for. QEMU 7.2 has 1.
-#[unsafe(no_mangle)]
-pub static qemu_plugin_version: c_int = 1;
-
-type Id = u64;
-type Block = *mut c_void;
 type Instruction = *mut c_void;
 
 unsafe extern "C" {
-    fn qemu_plugin_register_vcpu_tb_trans_cb(id: Id, callback: extern "C" fn(Id, Block));
-    fn qemu_plugin_tb_n_insns(block: Block) -> usize;
     fn qemu_plugin_tb_vaddr(block: Block) -> u64;
     fn qemu_plugin_tb_get_insn(block: Block, index: usize) -> Instruction;
     fn qemu_plugin_insn_data(instruction: Instruction) -> *const u8;
-    fn qemu_plugin_register_vcpu_tb_exec_cb(
-        block: Block,
-        callback: extern "C" fn(c_uint, *mut c_void),
-        flags: c_int,
-        data: *mut c_void,
-    );
 }
 
-/// The callback neither reads nor writes the guest's registers.
-const NO_REGISTERS: c_int = 0;
 /// `sti` ends a block of QEMU's: nothing behind it is in the same one.
 const STI: u8 = 0xfb;
 
-static REPORT: OnceLock<&'static [AtomicU64]> = OnceLock::new();
 static IN_KERNEL: AtomicBool = AtomicBool::new(false);
 static COUNTS: AtomicBool = AtomicBool::new(false);
 static LENGTH: AtomicU64 = AtomicU64::new(0);
@@ -67,37 +48,8 @@ pub unsafe extern "C" fn qemu_plugin_install(
     argc: c_int,
     argv: *const *const c_char,
 ) -> c_int {
-    for number in 0..usize::try_from(argc).unwrap_or(0) {
-        // SAFETY: `number` is below `argc`, and each element is a string that outlives this call.
-        let argument = unsafe { CStr::from_ptr(*argv.add(number)) }.to_string_lossy();
-        let Some(path) = argument.strip_prefix("report=") else {
-            continue;
-        };
-        match map(path) {
-            Ok(report) if REPORT.set(report).is_ok() => {
-                // SAFETY: `id` is the one that QEMU has given us, and the callback is of the type that the interface asks for.
-                unsafe { qemu_plugin_register_vcpu_tb_trans_cb(id, translated) };
-                return 0;
-            }
-            Ok(_) => {}
-            Err(error) => eprintln!("stretch: {path}: {error}"),
-        }
-    }
-    eprintln!("stretch: report=PATH is needed once");
-    1
-}
-
-fn map(path: &str) -> std::io::Result<&'static [AtomicU64]> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    if file.metadata()?.len() < SIZE as u64 {
-        return Err(std::io::Error::other("too short"));
-    }
-    // SAFETY: a new mapping where the kernel likes, of a file that is as long as it.
-    let address =
-        unsafe { mmap(ptr::null_mut(), SIZE, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)? };
-    // SAFETY: the mapping is page-aligned, SIZE bytes long, stays for the life of the process, and is only ever accessed as atomics, here
-    // and by the reader.
-    Ok(unsafe { std::slice::from_raw_parts(address.cast::<AtomicU64>(), SIZE / 8) })
+    // SAFETY: this is QEMU's call.
+    unsafe { plugin::install(id, argc, argv, SIZE, translated) }
 }
 
 /// QEMU has translated a block of instructions: have its executions noticed.
@@ -131,7 +83,7 @@ extern "C" fn executed(_: c_uint, known: *mut c_void) {
     }
     let length = LENGTH.load(Relaxed) + known.instructions;
     LENGTH.store(if known.lets_in { 0 } else { length }, Relaxed);
-    if let (true, Some(report)) = (COUNTS.load(Relaxed), REPORT.get())
+    if let (true, Some(report)) = (COUNTS.load(Relaxed), plugin::words())
         && length > report[LONGEST].load(Relaxed)
     {
         report[LONGEST].store(length, Relaxed);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::random::Random;
 use crate::suite::Bench;
 use crate::suites::support::{in_use, noise, same};
 
@@ -38,21 +39,9 @@ const LOAD: &str = r#"
         echo cyclictest $n $? >> statuses; n=$((n + 1)); done) &
     wait; touch ended"#;
 
-/// xorshift64: the same seed gives the same kills.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
-
 /// Kills servers for that long. What was done, in a sentence.
 pub fn run(bench: &mut Bench<'_>, seed: u64, time: Duration) -> Result<String> {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     bench.limit = Duration::from_secs(300);
     fs::write(bench.scratch.join("large"), noise(4 << 20))?;
     fs::write(bench.scratch.join("load"), LOAD)?;

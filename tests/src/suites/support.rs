@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use crate::random::Random;
 use crate::suite::{Bench, said};
 
 /// Fails unless `got` is `wanted`.
@@ -14,14 +15,10 @@ pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Re
 
 /// Bytes without a pattern, the same in every run.
 pub fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
-        // xorshift64
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
+        bytes.extend_from_slice(&random.word().to_le_bytes());
     }
     bytes.truncate(length);
     bytes
