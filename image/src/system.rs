@@ -14,8 +14,6 @@ pub const DEFAULT_CAP_SLOTS: u32 = 256;
 pub const IVSHMEM_VENDOR: u16 = 0x110a;
 /// Device number of shared memory devices.
 pub const IVSHMEM_DEVICE: u16 = 0x4106;
-/// Private memory that servers share is mapped from here on, at the same address in each of them.
-pub const PRIVATE_GRANTS: u64 = slots::layout::GRANTS + (1 << 40);
 
 /// Where a region is mapped in every server that holds it.
 pub fn mapped_at(layout: &Layout, region: &Region) -> u64 {
@@ -23,7 +21,7 @@ pub fn mapped_at(layout: &Layout, region: &Region) -> u64 {
         return slots::layout::GRANTS + region.guest;
     }
     let before = layout.regions.iter().take_while(|other| *other != region);
-    PRIVATE_GRANTS + before.filter(|r| r.kind == range_kind::PRIVATE).map(|r| r.size).sum::<u64>()
+    slots::layout::PRIVATE_GRANTS + before.filter(|r| r.kind == range_kind::PRIVATE).map(|r| r.size).sum::<u64>()
 }
 
 /// The protection that a manifest's word stands for.

@@ -56,6 +56,12 @@ pub mod layout {
     pub const HEAP: u64 = 0x2000_0000;
     /// The vault: the frame that survives the server.
     pub const VAULT: u64 = 0x3000_0000;
-    /// Shared memory and devices that the manifest grants, placed by the composer.
+    /// Shared memory and devices that the manifest grants, placed by the composer: each at its guest-physical address above this.
     pub const GRANTS: u64 = 0x1_0000_0000;
+    /// Those end at this guest-physical address.
+    pub const GUEST_END: u64 = 1 << 45;
+    /// Private memory that servers share, at the same address in each of them.
+    pub const PRIVATE_GRANTS: u64 = GRANTS + GUEST_END;
+    /// End of all that.
+    pub const GRANTS_END: u64 = 1 << 46;
 }

@@ -3,6 +3,7 @@
 use ipc::board::VECTOR_ORDER;
 use ipc::image::range_kind;
 use ipc::shadow;
+use ipc::slots::layout::GUEST_END;
 use toml::Spanned;
 
 use crate::diagnostic::Findings;
@@ -10,6 +11,8 @@ use crate::layout::Layout;
 use crate::manifest::{Ivshmem, Manifest, Pci, PciBar, PciMsix, PciPorts};
 use crate::units::{Bdf, is_paged};
 
+/// Bytes of a shared memory device's state table.
+const STATE_TABLE: u64 = 4096;
 /// Most MSI-X vectors of a shared memory device.
 const MOST_VECTORS: u16 = 16;
 /// Most MSI-X vectors of a PCI function that are used.
@@ -40,12 +43,20 @@ fn ivshmem(name: &str, device: &Ivshmem, layout: &Layout, found: &mut Findings<'
             "lower rw_size or output_size",
         );
     }
-    let whole = device.physical.get_ref().max(device.guest.get_ref());
-    if *whole >= 1 << 45 {
+    let (guest, sections) = (*device.guest.get_ref(), total.unwrap_or(0).saturating_add(STATE_TABLE));
+    if guest.saturating_add(sections) > GUEST_END {
         found.add(
             device.guest.span(),
-            format!("[ivshmem.{name}] lies at {whole:#x}, beyond what a server can map"),
+            format!("[ivshmem.{name}] lies at {guest:#x}, beyond what a server can map"),
             "use addresses below 32 TiB",
+        );
+    }
+    let physical = *device.physical.get_ref();
+    if physical.saturating_add(sections) > 1 << 52 {
+        found.add(
+            device.physical.span(),
+            format!("[ivshmem.{name}] lies at {physical:#x}, beyond what a processor can address"),
+            "use a lower address",
         );
     }
     if device.bars.get_ref().iter().any(|bar| *bar >= 1 << 32 || *bar == 0) {
@@ -111,7 +122,7 @@ fn pci(name: &str, function: &Pci, found: &mut Findings<'_>) {
                 "use a size that is a power of two, 4 KiB at least, and an address that is a multiple of it, as lspci -v shows them",
             );
         }
-        if address.checked_add(size.0).is_none_or(|end| end >= 1 << 45) {
+        if address.checked_add(size.0).is_none_or(|end| end > GUEST_END) {
             found.add(
                 bar.span(),
                 format!("BAR {index} of [pci.{name}] lies beyond what a server can map"),

@@ -14,7 +14,7 @@ const PAGE: u64 = 4096;
 pub const MAX_SERVERS: usize = 64;
 /// Most program pieces of a server.
 pub const MAX_SEGMENTS: usize = 8;
-/// Largest stack, heap, vault or Untyped of a server, and end of what it can have mapped: keeps sums far from overflow.
+/// Largest stack, heap, vault or Untyped of a server: keeps sums far from overflow.
 const MAX_BYTES: u64 = 1 << 40;
 
 /// The header at the start of these bytes. (There is no heap yet when it is read: the reason is a constant.)
@@ -63,8 +63,7 @@ fn check(system: &System, image_size: u64) -> Result<(), String> {
         if region.size == 0
             || !region.size.is_multiple_of(PAGE)
             || !region.physical.is_multiple_of(PAGE)
-            || region.size > MAX_BYTES
-            || region.physical > MAX_BYTES
+            || region.physical.checked_add(region.size).is_none_or(|end| end > layout::GUEST_END)
         {
             return Err(format!("region {}: not a range of whole pages", region.name));
         }
@@ -147,7 +146,7 @@ fn check_grant(system: &System, server: &Server, what: &GrantKind, slot: u32) ->
             let inside = offset.checked_add(*size).is_some_and(|end| end <= region.size);
             let legal = Protection::from_bits(*protection).is_some_and(|p| p.is_legal());
             let placed = *vaddr == 0
-                || (*vaddr >= layout::GRANTS && vaddr.checked_add(*size).is_some_and(|end| end <= MAX_BYTES * 2));
+                || (*vaddr >= layout::GRANTS && vaddr.checked_add(*size).is_some_and(|end| end <= layout::GRANTS_END));
             if *size == 0
                 || !inside
                 || !legal
