@@ -143,6 +143,24 @@ static int build_boot_tables(void)
 
 /* ---- the root cell's virtual PCI functions ---- */
 
+/*
+ * Firmware that lists the functions behind an IOMMU one by one does not know one that appears later. Its interrupts are remapped
+ * like those of its neighbours on the bus.
+ */
+static void pci_function_msi(struct pci_dev *dev)
+{
+	struct pci_dev *other;
+
+	if (dev_get_msi_domain(&dev->dev))
+		return;
+	list_for_each_entry(other, &dev->bus->devices, bus_list) {
+		if (dev_get_msi_domain(&other->dev)) {
+			dev_set_msi_domain(&dev->dev, dev_get_msi_domain(&other->dev));
+			return;
+		}
+	}
+}
+
 static void pci_functions_add(const struct cell_view *root)
 {
 	u32 i;
@@ -165,6 +183,7 @@ static void pci_functions_add(const struct cell_view *root)
 			pr_warn("crtos: virtual PCI function %04x did not answer\n", function->bdf);
 			continue;
 		}
+		pci_function_msi(dev);
 		pci_bus_assign_resources(bus);
 		pci_bus_add_device(dev);
 	}

@@ -1,23 +1,30 @@
-# Timer inmate: starts the APIC timer, prints a line every tenth tick, answers messages.
+# Timer inmate: starts the APIC timer, sends itself an interrupt at each tick, prints a line every 50 ticks, answers messages.
 .include "inmate.inc"
+.include "apic.inc"
 
 .set VECTOR, 0x40
+.set OWN,    0x50
 
 main:
     lea esi, [hello]
     call puts
-    # interrupt gate for the timer
     lea eax, [tick]
-    mov word ptr [idt + VECTOR * 8], ax
-    mov word ptr [idt + VECTOR * 8 + 2], 0x08
-    mov word ptr [idt + VECTOR * 8 + 4], 0x8e00
-    shr eax, 16
-    mov word ptr [idt + VECTOR * 8 + 6], ax
+    mov ecx, VECTOR
+    call gate
+    lea eax, [own]
+    mov ecx, OWN
+    call gate
     lidt [idt_pointer]
-    mov dword ptr [APIC + 0xf0], 0x1ff          # on, spurious vector 0xff
-    mov dword ptr [APIC + 0x3e0], 3             # divide by 16
-    mov dword ptr [APIC + 0x320], 0x20000 + VECTOR
-    mov dword ptr [APIC + 0x380], 6250000 / 10  # 100 Hz with a bus clock of 1 GHz
+    call apic_init
+    mov eax, 3                                  # divide by 16
+    mov ecx, APIC_DIVIDE
+    call apic_write
+    mov eax, 0x20000 + VECTOR                   # periodic
+    mov ecx, APIC_TIMER
+    call apic_write
+    mov eax, 6250000 / 10                       # 100 Hz with a bus clock of 1 GHz
+    mov ecx, APIC_COUNT
+    call apic_write
     sti
 0:  hlt
     call messages
@@ -28,19 +35,58 @@ main:
     lea esi, [text]
     call puts
     call puthex
+    lea esi, [text_own]
+    call puts
+    mov eax, [owns]
+    call puthex
     mov al, 10
     call putc
     jmp 0b
 
+# Interrupt gate ECX leads to EAX.
+gate:
+    mov word ptr [idt + ecx * 8], ax
+    mov word ptr [idt + ecx * 8 + 2], 0x08
+    mov word ptr [idt + ecx * 8 + 4], 0x8e00
+    shr eax, 16
+    mov word ptr [idt + ecx * 8 + 6], ax
+    ret
+
 tick:
+    push eax
+    push ecx
     inc dword ptr [ticks]
-    mov dword ptr [APIC + 0xb0], 0
+    mov eax, 0x40000 + OWN                      # an interrupt to itself
+    mov ecx, APIC_ICR
+    cmp dword ptr [x2apic], 0
+    je 1f
+    mov eax, OWN
+    mov ecx, APIC_SELF
+1:  call apic_write
+    xor eax, eax
+    mov ecx, APIC_EOI
+    call apic_write
+    pop ecx
+    pop eax
+    iretd
+
+own:
+    push eax
+    push ecx
+    inc dword ptr [owns]
+    xor eax, eax
+    mov ecx, APIC_EOI
+    call apic_write
+    pop ecx
+    pop eax
     iretd
 
 hello: .asciz "timer inmate: hello\n"
 text:  .asciz "timer inmate: ticks "
+text_own: .asciz " own "
 .balign 8
 ticks: .long 0
+owns:  .long 0
 shown: .long 50
 idt_pointer:
     .word 256 * 8 - 1

@@ -70,6 +70,11 @@ impl Cpu {
                 clock::measure();
             }
         }
+        // Before INIT and start-up: all CPUs of a cell start together, so what another one sends may be there before this one has begun.
+        if shared.reset.swap(false, AcqRel) {
+            let address = self.cell().config().cpu_reset_address();
+            self.start(address & !0xffff, address as u16);
+        }
         if shared.init.swap(false, AcqRel) {
             // As after a real INIT; a CPU that waits already goes on waiting.
             shared.waiting.store(true, Release);
@@ -79,10 +84,6 @@ impl Cpu {
         if vector != NO_VECTOR && shared.waiting.swap(false, AcqRel) {
             // The vector is the number of the page that becomes the code segment.
             self.start(u64::from(vector & 0xff) << 12, 0);
-        }
-        if shared.reset.swap(false, AcqRel) {
-            let address = self.cell().config().cpu_reset_address();
-            self.start(address & !0xffff, address as u16);
         }
     }
 

@@ -4,6 +4,7 @@
 //! another CPU while it holds one.
 
 mod machine;
+mod remapping;
 
 use core::sync::atomic::Ordering;
 
@@ -99,7 +100,7 @@ fn targets_own(cell: &Cell, address: u64, data: u32) -> bool {
 
 fn message_allowed(cell: &Cell, message: Message) -> bool {
     // Several vectors differ in the low bits only.
-    targets_own(cell, message.address, message.data)
+    remapping::is_linuxs(cell, message.address) || targets_own(cell, message.address, message.data)
 }
 
 /// A device of the root cell may only be silenced, not the cell stopped: it owned the machine before.
@@ -115,10 +116,15 @@ fn forbidden(cell: &Cell, violation: Violation) -> Outcome {
 
 fn act(cpu: u32, action: Action) {
     match action {
-        Action::Notify { owner, address, data, .. } => {
+        Action::Notify { owner, iommu, address, data, .. } => {
             let Some(cell) = cell::find(owner) else { return };
+            let command = if remapping::is_linuxs(cell, address) {
+                remapping::command(cpu, cell, iommu, address, data)
+            } else {
+                Command::from_msi(address, data, apic::cell_model(cell)).ok()
+            };
             // Only CPUs of the cell are looked at.
-            if let Ok(command) = Command::from_msi(address, data, apic::cell_model(cell)) {
+            if let Some(command) = command {
                 apic::deliver(cell, &command, None);
             }
         }
@@ -271,6 +277,9 @@ fn entry_allowed(cell: &Cell, entry: ioapic::Entry) -> bool {
     const FIXED: u8 = 0;
     const LOWEST: u8 = 1;
     const EXTERNAL: u8 = 7;
+    if entry.is_remappable() {
+        return cell.is_root() && remapping::is_on();
+    }
     let mode = match entry.delivery_mode() {
         FIXED | LOWEST => entry.delivery_mode(),
         // Linux leaves the old interrupt controller connected to its boot CPU.
@@ -317,9 +326,10 @@ fn quiesce(write: Quiesce) {
 }
 
 /// Once, at enable.
-pub fn init(system: &SystemConfig<'static>) -> Result<(), Error> {
+pub fn init(cpu: u32, system: &SystemConfig<'static>) -> Result<(), Error> {
     let header = system.header();
     let base = header.pci_mmconfig_base.get();
+    remapping::init(cpu, system);
     machine::init((base != 0).then(|| Mmconfig::new(base, header.pci_mmconfig_end_bus)))
 }
 

@@ -11,9 +11,10 @@ use hypervisor_abi::config::{CellConfig, CellDescriptor, Memory, MemoryFlags};
 use hypervisor_abi::hypercall::Error;
 
 use crate::cell::{self, Cell};
-use crate::cpu::{Cpu, flush_cell, kick, resume};
+use crate::cpu::{Cpu, flush_cell, resume};
 use crate::memory::host;
 use crate::memory::nested::{APIC_PAGE, root_parts};
+use crate::percpu::NO_VECTOR;
 use crate::{devices, percpu, say};
 
 /// Biggest configuration.
@@ -285,12 +286,16 @@ fn strip(cpu: &Cpu, cell: &'static Cell, config: &CellConfig<'static>) {
 fn halt(cpu: &Cpu, cell: &'static Cell) {
     cpu.suspend(cell);
     cell.running.store(false, Ordering::Release);
+    // All of them before any goes on: what they have sent each other ends with them.
     for shared in cell.shared_cpus() {
         shared.reset.store(false, Ordering::Release);
+        shared.init.store(false, Ordering::Release);
+        shared.start_up.store(NO_VECTOR, Ordering::Release);
+        shared.nmi.store(false, Ordering::Release);
         shared.park.store(true, Ordering::Release);
         shared.waiting.store(false, Ordering::Release);
-        resume(shared);
     }
+    cell.shared_cpus().for_each(resume);
     devices::cell_reset(cpu.number, cell);
 }
 
@@ -349,12 +354,14 @@ pub fn start(cpu: &mut Cpu, id: u32) -> Result<(), Error> {
     let platform = *cell::PLATFORM.lock();
     say!("cell {id} starts, TSC {} kHz, APIC {} kHz", platform.tsc_khz, platform.apic_khz);
     cell.running.store(true, Ordering::Release);
+    // All are told before any goes on: the first may send the others start-up interrupts at once, and those must find them started.
+    cpu.suspend(cell);
     for shared in cell.shared_cpus() {
         shared.failed.store(false, Ordering::Release);
         shared.clear_stats();
         shared.reset.store(true, Ordering::Release);
-        kick(shared);
     }
+    cell.shared_cpus().for_each(resume);
     Ok(())
 }
 

@@ -202,7 +202,7 @@ fn root_cell(number: u32, system: &SystemConfig<'static>) -> Result<(), Error> {
         root.allow_ports(range.base(), range.length(), true);
     }
     config.cpus().for_each(|cpu| root.set_cpu(cpu, true));
-    crate::devices::init(system)?;
+    crate::devices::init(number, system)?;
     crate::devices::cell_init(number, root)
 }
 

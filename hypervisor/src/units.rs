@@ -5,3 +5,4 @@ pub mod ioapic;
 pub mod ivshmem;
 pub mod msr;
 pub mod pci;
+pub mod remap;

@@ -31,6 +31,8 @@ pub struct Machine {
     pub accelerator: String,
     /// `-cpu`.
     pub cpu: String,
+    /// An interrupt remapping unit, without which Linux does not use x2APIC.
+    pub remapping: bool,
     /// Number of CPUs.
     pub cpus: u32,
     /// Memory in MiB.
@@ -56,6 +58,7 @@ impl Machine {
             initramfs,
             accelerator: "tcg,thread=multi".into(),
             cpu: "EPYC,+svm,+npt".into(),
+            remapping: false,
             cpus: 4,
             memory: 2048,
             kernel_options: Vec::new(),
@@ -94,6 +97,10 @@ impl Machine {
         add("-machine q35 -nodefaults -no-user-config -display none -no-reboot -monitor none");
         add(&format!("-accel {} -cpu {}", self.accelerator, self.cpu));
         add(&format!("-smp {} -m {}M", self.cpus, self.memory));
+        if self.remapping {
+            // Before the devices behind it.
+            add("-device intel-iommu,intremap=on,eim=on");
+        }
         add("-device virtio-serial-pci,max_ports=8");
         let mut pair = |key: &str, value: OsString| args.extend([key.into(), value]);
         pair("-qmp", joined("unix:", &sockets.join("qmp"), ",server=on,wait=off"));

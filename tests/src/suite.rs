@@ -55,6 +55,8 @@ pub struct Wanted {
     pub manifest: &'static str,
     /// Changes to the rest of the machine: QEMU's `-cpu`, if not the default one.
     pub cpu: Option<&'static str>,
+    /// Whether Linux and the cells use x2APIC, on a QEMU that emulates it.
+    pub x2apic: bool,
     /// Whether memory is reserved for hypervisor and cell.
     pub reserved: bool,
     /// Further devices: QEMU's `-device`.
@@ -64,7 +66,22 @@ pub struct Wanted {
 impl Wanted {
     /// The default machine in that state.
     pub const fn new(state: State) -> Self {
-        Self { kernel: Flavour::Rt, cpus: 4, state, manifest: "default", cpu: None, reserved: true, devices: &[] }
+        Self {
+            kernel: Flavour::Rt,
+            cpus: 4,
+            state,
+            manifest: "default",
+            cpu: None,
+            x2apic: false,
+            reserved: true,
+            devices: &[],
+        }
+    }
+
+    /// The same with x2APIC.
+    pub const fn x2apic(mut self) -> Self {
+        self.x2apic = true;
+        self
     }
 
     /// The same with another kernel.

@@ -68,6 +68,9 @@ pub struct MachineOptions {
     /// Number of CPUs; the realm gets the highest.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32))]
     pub smp: u32,
+    /// A machine with x2APIC, which Linux and the cells then use (QEMU 10).
+    #[arg(long)]
+    pub x2apic: bool,
     /// The image: a file, or the name of one that ships (in image/manifests/).
     #[arg(long, default_value = "default", value_name = "M")]
     pub manifest: String,

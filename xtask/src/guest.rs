@@ -54,6 +54,18 @@ pub fn machine(tree: &Tree, kind: &Kind) -> Result<Machine> {
     Ok(machine)
 }
 
+/// Makes a machine one whose Linux uses x2APIC. An emulated Intel IOMMU beside an AMD processor: the only one that Linux takes here.
+pub fn use_x2apic(tree: &Tree, machine: &mut Machine) -> Result<()> {
+    let qemu = setup::qemu::newer(tree)?;
+    machine.qemu = qemu.program;
+    machine.arguments.extend(qemu.arguments.map(OsString::from));
+    machine.cpu.push_str(",+x2apic");
+    machine.remapping = true;
+    // Interrupts are remapped all the same; memory is not.
+    machine.kernel_options.push("intel_iommu=off".to_owned());
+    Ok(())
+}
+
 /// The machine that the options ask for.
 pub fn machine_for_caller(tree: &Tree, options: &MachineOptions, name: &str) -> Result<Machine> {
     let manifest = if options.plain { None } else { Some(build::manifest(tree, &options.manifest)?) };
@@ -62,6 +74,9 @@ pub fn machine_for_caller(tree: &Tree, options: &MachineOptions, name: &str) -> 
     machine.cpus = options.smp;
     machine.kernel_options.extend(options.append.iter().cloned());
     machine.arguments = options.qemu.clone();
+    if options.x2apic {
+        use_x2apic(tree, &mut machine)?;
+    }
     // The root itself stays read-only.
     if tree.caller != Path::new("/") {
         machine.work = Some(tree.caller.clone());

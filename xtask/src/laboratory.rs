@@ -28,6 +28,9 @@ impl Builder for Laboratory<'_> {
         let mut machine = guest::machine(self.tree, &kind)?;
         machine.cpus = wanted.cpus;
         machine.work = Some(work.to_owned());
+        if wanted.x2apic {
+            guest::use_x2apic(self.tree, &mut machine)?;
+        }
         if let Some(cpu) = wanted.cpu {
             machine.cpu = cpu.to_owned();
         }

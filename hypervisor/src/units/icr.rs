@@ -116,7 +116,8 @@ impl Command {
 
     /// Decodes a message-signalled interrupt in the native format.
     pub const fn from_msi(address: u64, data: u32, model: LogicalModel) -> Result<Self, Refusal> {
-        if address >> 20 != 0xfee {
+        // Bit 4: the number of an entry of a remapping table, and not a target.
+        if address >> 20 != 0xfee || address & 1 << 4 != 0 {
             return Err(Refusal::Delivery(0xff));
         }
         let vector = data as u8;
@@ -218,6 +219,7 @@ mod tests {
         let msi = Command::from_msi(0xfee0_300c, 0x4031, LogicalModel::Flat).unwrap();
         assert_eq!(msi, Command { delivery: Delivery::Fixed, destination: Destination::Flat(3), vector: 0x31 });
         assert!(Command::from_msi(0xfed0_0000, 0x31, LogicalModel::Flat).is_err());
+        assert!(Command::from_msi(0xfee0_3010, 0x31, LogicalModel::Flat).is_err(), "remappable");
         assert!(Command::from_msi(0xfee0_0000, 0x531, LogicalModel::Flat).is_err(), "no INIT by message");
     }
 

@@ -88,6 +88,12 @@ impl Entry {
         self.0 & MASKED != 0
     }
 
+    /// Whether it names an entry of a remapping table instead of a target.
+    #[must_use]
+    pub const fn is_remappable(self) -> bool {
+        self.0 & 1 << 48 != 0
+    }
+
     /// Destination.
     #[must_use]
     pub const fn destination(self) -> u8 {

@@ -35,6 +35,8 @@ pub enum Action {
         owner: u32,
         /// Its peer number.
         peer: u8,
+        /// The IOMMU that its function is behind.
+        iommu: u8,
         /// Message address.
         address: u64,
         /// Message data.

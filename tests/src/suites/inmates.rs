@@ -18,6 +18,7 @@ pub const SUITE: Suite = Suite {
     cases: &[
         case("timer", timer),
         case("neighbours", neighbours),
+        case("smp", smp),
         case("pci_device", pci_device),
         case("failed_create", failed_create),
         case("give_back", give_back),
@@ -151,6 +152,33 @@ fn neighbours(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("crtos cell destroy second")?;
     console.wait_for("timer inmate: ticks")?;
     bench.ok("crtos cell destroy first").map(drop)
+}
+
+/// Two processors in one cell: start-up and interrupts between them, and nothing that they send to others arrives.
+pub fn smp(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    let inmate = Inmate::new("smp", &[2, 3], FIRST);
+    create(bench, &inmate)?;
+    let mut console = Console::now(bench)?;
+    // Started, started anew while it runs, started after it was shut down, made anew.
+    for round in 0..4 {
+        start(bench, "smp", "smp.bin")?;
+        console.wait_for("smp inmate: the second processor is there")?;
+        same("interrupts", console.wait_for("smp inmate: interrupts")?, "000003e8".into())?;
+        console.wait_for("smp inmate: the second processor is there again")?;
+        match round {
+            1 => bench.ok("crtos cell shutdown smp").map(drop)?,
+            2 => {
+                bench.ok("crtos cell destroy smp")?;
+                same("CPUs of Linux", bench.ok("nproc")?, "4\n".into())?;
+                create(bench, &inmate)?;
+            }
+            _ => {}
+        }
+    }
+    bench.ok("crtos cell destroy smp")?;
+    same("CPUs of Linux", bench.ok("nproc")?, "4\n".into())?;
+    bench.ok("for cpu in 0 1 2 3; do taskset -c $cpu true || exit; done").map(drop)
 }
 
 /// A PCI function works in a cell, Linux does not see it meanwhile, and has it back afterwards as it was.

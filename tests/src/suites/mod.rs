@@ -14,6 +14,7 @@ mod signals;
 mod srtos;
 pub mod support;
 mod tutorial;
+mod x2apic;
 
 use crate::suite::{State, Suite, Wanted};
 
@@ -36,6 +37,8 @@ pub const ALL: &[&Suite] = &[
     &cycle::STOCK,
     &inmates::SUITE,
     &escape::SUITE,
+    &x2apic::RUNNING,
+    &x2apic::INMATES,
     &refusals::INSTALLED,
     &refusals::NO_SVM,
     &refusals::NO_MEMORY,

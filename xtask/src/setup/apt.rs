@@ -77,14 +77,20 @@ pub fn unpack(packages: &[String], directory: &Path) -> Result<()> {
         update()?;
         download().context("the packages cannot be downloaded; is this machine on line?")?;
     }
+    unpack_all(&downloads, directory)?;
+    std::fs::remove_dir_all(&downloads)?;
+    Ok(())
+}
+
+/// Unpacks all packages in `downloads` under `directory`.
+pub fn unpack_all(downloads: &Path, directory: &Path) -> Result<()> {
     std::fs::create_dir_all(directory)?;
-    for entry in std::fs::read_dir(&downloads)? {
+    for entry in std::fs::read_dir(downloads)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
             run::quietly(Command::new("dpkg-deb").arg("-x").arg(&path).arg(directory))?;
         }
     }
-    std::fs::remove_dir_all(&downloads)?;
     Ok(())
 }
 

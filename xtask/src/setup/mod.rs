@@ -3,6 +3,7 @@
 
 pub mod apt;
 pub mod kernel;
+pub mod qemu;
 pub mod rust;
 
 use anyhow::Result;

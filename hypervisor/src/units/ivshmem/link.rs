@@ -127,7 +127,7 @@ impl Link {
             return;
         };
         if let Some((address, data)) = peer.interrupt(vector) {
-            actions(Action::Notify { owner: peer.setup.owner, peer: id, address, data });
+            actions(Action::Notify { owner: peer.setup.owner, peer: id, iommu: peer.setup.iommu, address, data });
         }
     }
 

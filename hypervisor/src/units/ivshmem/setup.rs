@@ -12,6 +12,8 @@ pub struct PeerSetup {
     pub domain: u16,
     /// Bus, device, function; the same for all peers of a link.
     pub bdf: u16,
+    /// Number of the IOMMU that it is behind.
+    pub iommu: u8,
     /// Own number.
     pub id: u8,
     /// Number of peers.
@@ -102,6 +104,7 @@ impl PeerSetup {
             owner,
             domain: device.domain.get(),
             bdf: device.bdf(),
+            iommu: device.iommu,
             id: device.shmem_dev_id,
             peers,
             protocol: device.shmem_protocol.get(),

@@ -14,6 +14,7 @@ const BDF: u16 = 0x70;
 
 fn setup(owner: u32, id: u8, peers: u8) -> PeerSetup {
     PeerSetup {
+        iommu: 0,
         owner,
         domain: 0,
         bdf: BDF,
