@@ -134,7 +134,7 @@ pub mod outcome {
 pub const WAYS: [&str; 10] = ["null", "wild", "execdata", "stack", "ud2", "spin", "port", "leak", "garbage", "panic"];
 
 /// Version of [`Report`].
-pub const REPORT_VERSION: u32 = 1;
+pub const REPORT_VERSION: u32 = 2;
 /// Bytes of the stack that a report keeps.
 pub const STACK_BYTES: usize = 512;
 /// Messages that a report keeps.
@@ -192,6 +192,10 @@ pub struct Report {
     pub stack_bytes: u64,
     /// The stack, from the stack pointer up.
     pub stack: [u8; STACK_BYTES],
+    /// Digest of the image's manifest. Version 1 ended before this.
+    pub manifest_digest: [u8; 32],
+    /// Digest of the server's program.
+    pub program_digest: [u8; 32],
 }
 
 static_assertions::const_assert!(size_of::<Report>() <= REPORT_SLOT);

@@ -9,7 +9,7 @@ use ipc::board::{
     place, server_state,
 };
 use ipc::shadow::rt_section::BOARD;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::realm::Realm;
 use crate::sys;
@@ -170,10 +170,18 @@ pub fn parse(bytes: &[u8]) -> Stored {
     if ipc::image::checksum(body) != checksum {
         return Stored::Damaged;
     }
-    match (version, Report::read_from_prefix(bytes)) {
-        (REPORT_VERSION, Ok((report, _))) if size == size_of::<Report>() => Stored::Known(Box::new(report)),
-        (version, _) => Stored::Other(version),
+    let expected = match version {
+        1 => offset_of!(Report, manifest_digest),
+        REPORT_VERSION => size_of::<Report>(),
+        _ => 0,
+    };
+    if size != expected {
+        return Stored::Other(version);
     }
+    // What a version did not have yet is zero.
+    let mut report = Report::new_zeroed();
+    report.as_mut_bytes()[..size].copy_from_slice(&bytes[..size]);
+    Stored::Known(Box::new(report))
 }
 
 /// Reads report `number`.
@@ -195,7 +203,6 @@ pub fn field(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::FromZeros;
 
     fn stored(report: &mut Report) -> Vec<u8> {
         report.size = size_of::<Report>() as u32;

@@ -154,10 +154,29 @@ fn spin(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn show(bench: &mut Bench<'_>) -> Result<()> {
-    let report = bench.ok("crtos crash show 0")?;
-    for words in ["server heartbeat, generation 0", "address 0x10", "rt::crash::by+", "rt::serve::serve", "rsp   "] {
+    let line = report_of(bench, "crtos server crash heartbeat --how null")?;
+    let number = line.split_whitespace().next().with_context(|| line.clone())?;
+    let report = bench.ok(&format!("crtos crash show {number}"))?;
+    for words in ["server heartbeat, generation ", "address 0x10", "rt::crash::by+", "rt::serve::serve", "rsp   "] {
         if !report.contains(words) {
             bail!("no \"{words}\" in\n{report}");
+        }
+    }
+    // What it is a report of: the same digests as the log shows.
+    let log = bench.ok("crtos log")?;
+    let digests =
+        |line: &str| line.split_whitespace().filter(|word| word.len() == 16).map(str::to_owned).collect::<Vec<_>>();
+    for (known, fields) in
+        [("init: image ", &["build     ", "manifest  "][..]), (" is server heartbeat", &["program   "])]
+    {
+        let line =
+            log.lines().find(|line| line.contains(known)).with_context(|| format!("no \"{known}\" in\n{log}"))?;
+        let found = digests(line);
+        same(known, found.len(), fields.len())?;
+        for (field, digest) in fields.iter().zip(found) {
+            if !report.contains(&format!("{field}{digest}")) {
+                bail!("no \"{field}{digest}\" in\n{report}");
+            }
         }
     }
     let missing = bench.sh("crtos crash show 4000000000")?;

@@ -112,6 +112,10 @@ fn show(report: &Report, symbols: &str) -> String {
         symbols::hex(&report.build_id),
         if functions.is_some() { "" } else { " (no symbols of this build here)" }
     );
+    if report.version > 1 {
+        let _ = writeln!(text, "manifest  {}", symbols::hex(&report.manifest_digest));
+        let _ = writeln!(text, "program   {}", symbols::hex(&report.program_digest));
+    }
     if report.cause == cause::FAULT {
         let [vector, code, address] = report.fault;
         let _ = writeln!(text, "fault     vector {vector}, code {code:#x}, address {address:#x}");
@@ -150,11 +154,12 @@ mod tests {
     use ipc::board::REPORT_SLOT;
 
     /// As `init` left it in the board's memory, one of each version that there ever was.
-    const STORED: [&[u8]; 1] = [include_bytes!("../../tests/reports/v1.bin")];
+    const STORED: [&[u8]; 2] =
+        [include_bytes!("../../tests/reports/v1.bin"), include_bytes!("../../tests/reports/v2.bin")];
 
     #[test]
     fn stored_reports_of_all_versions_are_read() {
-        for bytes in STORED {
+        for (bytes, version) in STORED.into_iter().zip(1..) {
             assert_eq!(bytes.len(), REPORT_SLOT);
             let stored = board::parse(bytes);
             let line = line(&stored);
@@ -168,6 +173,8 @@ mod tests {
             let text = show(&report, &symbols);
             assert!(text.contains("where::it::was+0x0"), "{text}");
             assert!(text.contains("address 0x10"), "{text}");
+            assert_eq!(report.version, version);
+            assert_eq!(text.contains("\nprogram   "), version > 1, "{text}");
         }
     }
 }

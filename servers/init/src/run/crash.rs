@@ -46,6 +46,8 @@ pub fn report(machine: &Machine, place: &Place, index: usize, generation: u64, d
     report.fault = death.fault;
     report.server = report::padded(&server.name);
     report.build_id = machine.build_id;
+    report.manifest_digest = machine.manifest_digest;
+    report.program_digest = server.digest;
     // A panic ends in an invalid instruction, so only such a fault has words of its own.
     let panic = report::panic_words(&trace).filter(|_| death.cause == cause::FAULT && death.fault[0] == 6);
     report.reason = match panic {

@@ -38,6 +38,8 @@ pub struct Machine {
     pub board: Option<Board>,
     /// Of the image.
     pub build_id: [u8; 32],
+    /// Digest of the manifest that it was made from.
+    pub manifest_digest: [u8; 32],
     /// Time-stamp counter ticks per millisecond.
     pub tsc_khz: u64,
 }
@@ -95,6 +97,7 @@ pub fn boot() -> Result<Machine, String> {
         endpoint,
         board,
         build_id: header.build_id,
+        manifest_digest: header.manifest_digest,
         tsc_khz: info.tsc_khz,
     })
 }
