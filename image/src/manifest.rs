@@ -9,7 +9,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::units::{Bdf, PciId, Size};
+use crate::units::Size;
+
+mod devices;
+mod grants;
+
+pub use devices::{Ivshmem, Pci, PciBar, PciMsix, PciPorts};
+pub use grants::{Access, Call, IrqGrant, MemoryGrant, NotificationGrant, PortGrant, Signal};
 
 /// Largest manifest that is read.
 pub const MAX_BYTES: u64 = 1 << 20;
@@ -141,99 +147,6 @@ pub struct Mmconfig {
     pub base: u64,
     /// Last bus.
     pub end_bus: u8,
-}
-
-/// A shared memory device that the hypervisor makes up, with one function in the root cell and one in ours.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Ivshmem {
-    /// PCI address, the same in both cells.
-    pub bdf: Spanned<Bdf>,
-    /// Protocol number.
-    pub protocol: Spanned<u16>,
-    /// Machine address of the state table; the other sections follow it.
-    pub physical: Spanned<u64>,
-    /// Guest-physical address of the same.
-    pub guest: Spanned<u64>,
-    /// Bytes of the section that both sides write.
-    #[serde(default)]
-    pub rw_size: Spanned0<Size>,
-    /// Bytes of each section that one side writes.
-    pub output_size: Spanned<Size>,
-    /// MSI-X vectors.
-    #[serde(default = "two")]
-    pub vectors: Spanned<u16>,
-    /// Guest-physical addresses for BAR 0 (registers) and BAR 1 (MSI-X table).
-    pub bars: Spanned<[u64; 2]>,
-}
-
-fn two() -> Spanned<u16> {
-    Spanned::new(0..0, 2)
-}
-
-/// A PCI function of the machine, which goes from Linux to the cell.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Pci {
-    /// Vendor and device number.
-    pub id: Spanned<PciId>,
-    /// PCI address; absent: where the machine has the only function with this id.
-    pub bdf: Option<Spanned<Bdf>>,
-    /// Its memory, where the machine's firmware has put it.
-    #[serde(default)]
-    pub bars: Vec<Spanned<PciBar>>,
-    /// Its I/O ports.
-    #[serde(default)]
-    pub ports: Vec<Spanned<PciPorts>>,
-    /// It interrupts by MSI, with one vector.
-    #[serde(default)]
-    pub msi: Spanned0<bool>,
-    /// It interrupts by MSI-X.
-    pub msix: Option<Spanned<PciMsix>>,
-}
-
-impl Pci {
-    /// Interrupts that it has.
-    pub fn vectors(&self) -> u16 {
-        self.msix.as_ref().map_or(u16::from(*self.msi.0.get_ref()), |msix| msix.get_ref().vectors)
-    }
-}
-
-/// Memory of a PCI function.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PciBar {
-    /// Number of its base address register.
-    pub bar: u8,
-    /// Machine address, and address in the cell.
-    pub address: u64,
-    /// Bytes.
-    pub size: Size,
-}
-
-/// I/O ports of a PCI function.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PciPorts {
-    /// Number of its base address register.
-    pub bar: u8,
-    /// First port.
-    pub first: u16,
-    /// How many.
-    pub count: u16,
-}
-
-/// Where a PCI function has its MSI-X table.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PciMsix {
-    /// Vectors that are used.
-    pub vectors: u16,
-    /// Which memory it lies in.
-    pub bar: u8,
-    /// First byte of it there.
-    #[serde(default)]
-    pub offset: Size,
 }
 
 /// A value with its span, or the default without one.
@@ -385,116 +298,6 @@ pub struct RestartLimit {
     pub times: u32,
     /// The window in milliseconds.
     pub window_ms: u64,
-}
-
-/// The right to call a server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Call {
-    /// The name that the holder finds it by; the server's name if absent.
-    pub name: Option<Spanned<String>>,
-    /// The server called.
-    pub to: Spanned<String>,
-    /// The badge that the server called sees.
-    pub badge: Spanned<u64>,
-    /// May send capabilities along.
-    #[serde(default)]
-    pub grant: bool,
-}
-
-/// Memory given to a server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MemoryGrant {
-    /// The name that the holder finds it by; the region's name if absent.
-    pub name: Option<Spanned<String>>,
-    /// The region.
-    pub region: Spanned<String>,
-    /// How it is mapped.
-    pub access: Spanned<Access>,
-    /// The capability may map executable pages elsewhere (application memory).
-    #[serde(default)]
-    pub executable: Spanned0<bool>,
-}
-
-/// How memory may be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Access {
-    /// Read.
-    R,
-    /// Read and write.
-    Rw,
-    /// Read and execute.
-    Rx,
-    /// Write and execute together: never granted; there so that the refusal can say why.
-    Rwx,
-}
-
-/// An interrupt given to a server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IrqGrant {
-    /// The name that the holder finds it by.
-    pub name: Spanned<String>,
-    /// The device.
-    pub device: Spanned<String>,
-    /// MSI-X vector.
-    pub vector: Spanned<u16>,
-    /// Bits that it sets in the holder's own notification.
-    pub bits: Spanned<u64>,
-}
-
-/// The right to signal a server's own notification.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Signal {
-    /// The name that the holder finds it by; the server's name if absent.
-    pub name: Option<Spanned<String>>,
-    /// The server signalled.
-    pub to: Spanned<String>,
-    /// Bits that a signal sets.
-    pub bits: Spanned<u64>,
-}
-
-/// A notification given to a server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NotificationGrant {
-    /// The notification.
-    pub name: Spanned<String>,
-    /// Bits that a signal sets; absent: the holder waits for it.
-    pub bits: Option<Spanned<u64>>,
-}
-
-/// I/O ports given to a server.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PortGrant {
-    /// The name that the holder finds them by.
-    pub name: Spanned<String>,
-    /// The ports of a device: `DEVICE.barN`.
-    pub section: Option<Spanned<String>>,
-    /// Or: first port.
-    pub first: Option<Spanned<u16>>,
-    /// And how many.
-    pub count: Option<Spanned<u16>>,
-}
-
-impl PortGrant {
-    /// First port and how many, if they are given one way or the other, and not both.
-    pub fn range(&self, manifest: &Manifest) -> Option<(u16, u16)> {
-        match (&self.section, &self.first, &self.count) {
-            (None, Some(first), Some(count)) => Some((*first.get_ref(), *count.get_ref())),
-            (Some(section), None, None) => {
-                let (device, bar) = section.get_ref().split_once('.')?;
-                let (_, device) = manifest.pci.iter().find(|(name, _)| name.get_ref() == device)?;
-                let mut ports = device.ports.iter().map(Spanned::get_ref);
-                ports.find(|ports| bar == format!("bar{}", ports.bar)).map(|ports| (ports.first, ports.count))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// The Linux personality.
