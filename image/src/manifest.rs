@@ -206,6 +206,8 @@ pub struct Server {
     pub binary: Option<Spanned<String>>,
     /// Priority, 0–254.
     pub priority: Spanned<u8>,
+    /// The highest priority that it may give to threads of its own; absent: its priority, or 0 if it has a budget.
+    pub ceiling: Option<Spanned<u8>>,
     /// Processor time per period, in microseconds; absent: as much as it likes.
     pub budget_us: Option<Spanned<u64>>,
     /// The period, in microseconds.
@@ -255,6 +257,15 @@ pub struct Server {
     /// I/O ports it is given.
     #[serde(default)]
     pub ports: Vec<Spanned<PortGrant>>,
+}
+
+impl Server {
+    /// The highest priority that it may give to threads of its own. What it makes has no budget, so one that has a budget may only use
+    /// what nobody else wants.
+    pub fn ceiling(&self) -> u8 {
+        let own = if self.budget_us.is_some() { 0 } else { *self.priority.get_ref() };
+        self.ceiling.as_ref().map_or(own, |ceiling| *ceiling.get_ref())
+    }
 }
 
 /// The heap that a server needs at least: it decodes its start information there.

@@ -75,6 +75,8 @@ pub struct ServerReport {
     pub name: String,
     /// Its priority.
     pub priority: u8,
+    /// The highest priority that it can give to threads of its own; absent if it has no memory to make any.
+    pub ceiling: Option<u8>,
     /// Processor time per period; 0: unlimited.
     pub budget_us: u64,
     /// The period.
@@ -125,7 +127,7 @@ pub struct Capability {
     pub object: &'static str,
     /// Rights, of `r` read, `w` write, `g` grant, `x` execute, `c` control.
     pub rights: &'static str,
-    /// Badge.
+    /// Badge; the ceiling of an Untyped or SchedContext.
     pub badge: u64,
     /// Bytes of a Frame; 0 for other objects.
     pub bytes: u64,
@@ -234,16 +236,17 @@ fn capability(system: &System, grant: &Grant) -> Capability {
 fn capabilities(system: &System, server: &Server) -> Vec<Capability> {
     const ALL: &str = "rwgxc";
     let own = |slot, object, rights| Capability { slot, object, rights, badge: 0, bytes: 0, guest: 0 };
+    let time = |slot, object, rights| Capability { badge: server.ceiling.into(), ..own(slot, object, rights) };
     let mut table = vec![
         own(slots::CAP_TABLE, "CapTable", ALL),
         own(slots::ADDRESS_SPACE, "AddressSpace", ALL),
         own(slots::THREAD, "Thread", "r"),
-        own(slots::SCHED_CONTEXT, "SchedContext", "r"),
+        time(slots::SCHED_CONTEXT, "SchedContext", "r"),
         own(slots::ENDPOINT, "Endpoint", "rw"),
         own(slots::NOTIFICATION, "Notification", "rw"),
     ];
     if server.untyped > 0 {
-        table.push(own(slots::UNTYPED, "Untyped", ALL));
+        table.push(time(slots::UNTYPED, "Untyped", ALL));
     }
     table.extend(server.grants.iter().map(|grant| capability(system, grant)));
     table.sort_by_key(|cap| cap.slot);
@@ -269,6 +272,7 @@ impl Report {
             manifest.servers.iter().zip(&resolved.servers).enumerate().map(|(index, (text, server))| ServerReport {
                 name: server.name.clone(),
                 priority: server.priority,
+                ceiling: (server.untyped > 0).then_some(server.ceiling),
                 budget_us: server.budget_us,
                 period_us: server.period_us,
                 deadline_us: text.deadline_us.as_ref().map(|d| *d.get_ref()),
@@ -353,6 +357,8 @@ impl Report {
             };
             lines.extend(changed("priority", old.priority.to_string(), new.priority.to_string()));
             lines.extend(changed("budget", time(old), time(new)));
+            let ceiling = |s: &ServerReport| s.ceiling.map_or_else(|| "none".to_owned(), |ceiling| ceiling.to_string());
+            lines.extend(changed("ceiling", ceiling(old), ceiling(new)));
             lines.extend(changed("untyped", Size(old.untyped).to_string(), Size(new.untyped).to_string()));
             lines.extend(changed("restart", old.restart.clone(), new.restart.clone()));
             lines.extend(changed("program", short(old), short(new)));

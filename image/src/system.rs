@@ -136,6 +136,7 @@ pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
         entry: 0,
         segments: Vec::new(),
         priority: *server.priority.get_ref(),
+        ceiling: server.ceiling(),
         budget_us: server.budget_us.as_ref().map_or(0, |b| *b.get_ref()),
         period_us: server.period_us.as_ref().map_or(0, |p| *p.get_ref()),
         stack: server.stack.get_ref().0,

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 /// [`System::version`].
-pub const BLOB_VERSION: u32 = 3;
+pub const BLOB_VERSION: u32 = 4;
 
 /// The composed system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,8 @@ pub struct Server {
     pub segments: Vec<Segment>,
     /// Priority, 0–254.
     pub priority: u8,
+    /// The highest priority of time that it makes of its Untyped.
+    pub ceiling: u8,
     /// Processor time per period in microseconds; 0: unlimited.
     pub budget_us: u64,
     /// Period in microseconds.

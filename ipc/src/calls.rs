@@ -88,12 +88,12 @@ calls! {
     24 Retype "retype" Some(T::Untyped), C, ["object type", "size (see the object's page)", "first empty slot", "count"] -> [],
         "Makes objects of the memory; their capabilities, with all rights, go to the slots. Private memory is zeroed, shared and device memory handed out as it is.", [OutOfMemory, SlotOccupied];
     25 UntypedInfo "untyped_info" Some(T::Untyped), NONE, [] -> ["physical address", "bytes", "bytes used", "kind (0 normal, 1 shared, 2 device)"], "Where and how much.", [];
-    28 CapCopy "cap_copy" Some(T::CapTable), C, ["destination slot in that table", "source slot", "rights mask", "badge (Endpoint, Notification; 0 keeps)"] -> [],
-        "Copies one of the caller's capabilities into the table, rights and-ed with the mask. A badge can be set once.", [SlotOccupied];
+    28 CapCopy "cap_copy" Some(T::CapTable), C, ["destination slot in that table", "source slot", "rights mask", "badge (Endpoint, Notification), or ceiling plus 1 (Untyped, SchedContext); 0 keeps"] -> [],
+        "Copies one of the caller's capabilities into the table, rights and-ed with the mask. A badge can be set once; a ceiling becomes the lower one of the two.", [SlotOccupied];
     29 CapMove "cap_move" Some(T::CapTable), C, ["destination slot in that table", "source slot"] -> [], "Moves one of the caller's capabilities into the table.", [SlotOccupied];
     30 CapDelete "cap_delete" Some(T::CapTable), C, ["slot in that table"] -> [], "Empties the slot. The last capability takes the object with it. Partial: call again.", [Partial];
     31 CapRevoke "cap_revoke" Some(T::CapTable), C, ["slot in that table"] -> [], "Deletes everything derived from the capability in that slot; it stays. Memory goes back to its Untyped. Partial: call again.", [Partial];
-    32 CapIdentify "cap_identify" Some(T::CapTable), NONE, ["slot in that table"] -> ["object type (0 empty)", "rights", "badge"], "What a slot holds.", [];
+    32 CapIdentify "cap_identify" Some(T::CapTable), NONE, ["slot in that table"] -> ["object type (0 empty)", "rights", "badge, or ceiling of an Untyped or SchedContext"], "What a slot holds.", [];
 
     // Memory.
     36 Map "map" Some(T::AddressSpace), C, ["Frame slot", "first page in the frame", "virtual address", "pages", "protection"] -> ["pages done"],
@@ -122,7 +122,7 @@ calls! {
 
     // Time.
     60 SchedConfigure "sched_configure" Some(T::SchedContext), C, ["priority (0–255, 255 highest)", "policy (0 FIFO, 1 RR)", "RR quantum in TSC ticks", "budget in TSC ticks (0: unlimited)", "period in TSC ticks"] -> [],
-        "Sets priority, policy and budget.", [];
+        "Sets priority, policy and budget. A priority above the capability's ceiling is MissingRights.", [];
     61 SchedBind "sched_bind" Some(T::SchedContext), C, ["Thread slot"] -> [], "Gives the thread this time as its own.", [Busy];
     62 SchedUnbind "sched_unbind" Some(T::SchedContext), C, [] -> [], "Takes the time from its thread.", [];
     63 SchedConsumed "sched_consumed" Some(T::SchedContext), R, [] -> ["TSC ticks"], "Time used since it was made.", [];

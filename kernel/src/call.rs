@@ -198,8 +198,11 @@ fn handle(c: &Context, call: Call) -> Handled {
         Call::CapIdentify => {
             let cap = c.slot_in_table(c.arg(0))?.cap();
             results(cap.map_or([0, 0, 0], |cap| {
-                let badge =
-                    if matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) { cap.badge } else { 0 };
+                let badge = match cap.kind {
+                    ObjectType::Endpoint | ObjectType::Notification => cap.badge,
+                    ObjectType::Untyped | ObjectType::SchedContext => cap.ceiling.into(),
+                    _ => 0,
+                };
                 [cap.kind as u64, u64::from(cap.rights.bits()), badge]
             }))
         }
@@ -257,7 +260,11 @@ fn handle(c: &Context, call: Call) -> Handled {
 
         Call::SchedConfigure => {
             let time = c.object::<SchedContext>()?;
-            time.configure(c.k, c.arg(0), c.arg(1), c.arg(2), c.arg(3), c.arg(4)).map(done)
+            let priority = u8::try_from(c.arg(0)).map_err(|_| Error::InvalidArgument)?;
+            if priority > c.slot()?.ceiling() {
+                return Err(Error::MissingRights);
+            }
+            time.configure(c.k, priority, c.arg(1), c.arg(2), c.arg(3), c.arg(4)).map(done)
         }
         Call::SchedBind => c.object::<SchedContext>()?.bind(c.k, c.with_right(c.arg(0), Rights::CONTROL)?).map(done),
         Call::SchedUnbind => {

@@ -141,7 +141,7 @@ pub fn start(k: &Kernel, header: &ImageHeader, header_address: u64) -> Result<()
     for (index, cap) in (boot::FIRST_UNTYPED..boot::FIRST_FREE).zip(untyped(ranges, home, memory.next)) {
         put(index, cap);
     }
-    time.configure(k, header.first_priority.min(254), 0, 0, 0, 0).map_err(|_| "its priority is out of range")?;
+    time.configure(k, header.first_priority.min(254) as u8, 0, 0, 0, 0).map_err(|_| "its priority is out of range")?;
     k.first.set(Some(thread));
     time.bind(k, thread).map_err(|_| "it has time already")?;
     sched::make_ready(k, thread);

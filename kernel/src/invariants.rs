@@ -63,6 +63,9 @@ fn below(parent: Ref<Slot>, child: Ref<Slot>) {
     if parent.same_object(&child) && !parent.is(ObjectType::Untyped) {
         assert!(parent.rights().contains(child.rights()), "a copy has more rights than its source");
     }
+    if [parent, child].iter().all(|slot| slot.is(ObjectType::Untyped) || slot.is(ObjectType::SchedContext)) {
+        assert!(parent.ceiling() >= child.ceiling(), "a ceiling has been raised");
+    }
     if !parent.is(ObjectType::Untyped) || child.is(ObjectType::Irq) {
         return;
     }

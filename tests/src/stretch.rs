@@ -12,6 +12,8 @@ pub const LONGEST: usize = 0;
 pub const FROM: usize = 1;
 /// Index of the address of the block in which it was that long.
 pub const TO: usize = 2;
+/// Index of the address of the block that the most instructions of it were in.
+pub const MOSTLY: usize = 3;
 /// Bytes of the file.
 pub const SIZE: usize = 4096;
 
@@ -29,8 +31,8 @@ impl Report {
         self.0.arguments(plugin)
     }
 
-    /// Instructions of the longest stretch so far, and the addresses of its start and end.
-    pub fn read(&self) -> Result<[u64; 3]> {
-        Ok([self.0.read(LONGEST)?, self.0.read(FROM)?, self.0.read(TO)?])
+    /// Instructions of the longest stretch so far, the addresses of its start and end, and where most of it was spent.
+    pub fn read(&self) -> Result<[u64; 4]> {
+        Ok([self.0.read(LONGEST)?, self.0.read(FROM)?, self.0.read(TO)?, self.0.read(MOSTLY)?])
     }
 }

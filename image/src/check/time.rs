@@ -159,6 +159,28 @@ fn supervision(manifest: &Manifest, server: &Server, found: &mut Findings<'_>) {
     }
 }
 
+fn ceiling(manifest: &Manifest, server: &Server, found: &mut Findings<'_>) {
+    let Some(ceiling) = &server.ceiling else { return };
+    let (who, init) = (server.name.get_ref(), *manifest.init.priority.get_ref());
+    if *ceiling.get_ref() >= init {
+        found.add(
+            ceiling.span(),
+            format!(
+                "server \"{who}\" may make threads of priority {}, and init, which would have to stop them, has {init}",
+                ceiling.get_ref()
+            ),
+            "use less, or raise priority in [init] above it",
+        );
+    }
+    if server.untyped.0.get_ref().0 == 0 {
+        found.add(
+            ceiling.span(),
+            format!("server \"{who}\" has a ceiling for threads of its own, and no memory to make them of"),
+            "give it untyped, or leave ceiling out",
+        );
+    }
+}
+
 /// Checks priorities, budgets and restart policies.
 pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
     for server in &manifest.servers {
@@ -174,6 +196,7 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
             );
         }
         budget(server, found);
+        ceiling(manifest, server, found);
         deadline(manifest, server, found);
         supervision(manifest, server, found);
     }

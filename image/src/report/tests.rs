@@ -77,6 +77,7 @@ fn a_difference_is_what_was_gained_and_lost() {
         [
             "- server \"vfs-proxy\": memory \"linux-header\" (as \"linux-header\"): read",
             "~ server \"linux\": priority 230 -> 220",
+            "~ server \"linux\": ceiling 230 -> 220",
             "- server \"linux\": memory \"held\" (as \"held\"): read",
             "+ server \"extra\" (priority 10)",
             "+ server \"extra\": call \"vfs-proxy\" (as \"vfs-proxy\"): call, seen as badge 2",

@@ -38,7 +38,11 @@ fn server(out: &mut String, server: &ServerReport) -> std::fmt::Result {
     writeln!(out, "  table")?;
     for cap in &server.capabilities {
         write!(out, "    {:>4}  {:<14} {:<6}", cap.slot, cap.object, cap.rights)?;
-        if cap.badge == 0 { writeln!(out)? } else { writeln!(out, " badge {:#x}", cap.badge)? }
+        match cap.object {
+            "Untyped" | "SchedContext" => writeln!(out, " priorities up to {}", cap.badge)?,
+            _ if cap.badge == 0 => writeln!(out)?,
+            _ => writeln!(out, " badge {:#x}", cap.badge)?,
+        }
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ pub use slot::{Cap, Home, KernelObject, Slot};
 use crate::memory::Ref;
 use ipc::{Error, ObjectType, Rights};
 
-/// Makes a capability that is derived from the one in `source`, in the empty slot `target`: rights and-ed with the mask, badge
-/// set if there was none.
+/// Makes a capability that is derived from the one in `source`, in the empty slot `target`: rights and-ed with the mask; if `badge` is not 0,
+/// badge set if there was none, or ceiling lowered to one less.
 ///
 /// A copy of an Untyped takes all the memory that the source has left: two capabilities never retype the same memory.
 pub fn copy(source: Ref<Slot>, target: Ref<Slot>, mask: Rights, badge: u64) -> Result<(), Error> {
@@ -30,11 +30,14 @@ pub fn copy(source: Ref<Slot>, target: Ref<Slot>, mask: Rights, badge: u64) -> R
 pub fn derive(source: Ref<Slot>, mask: Rights, badge: u64) -> Result<Cap, Error> {
     let mut cap = source.cap().ok_or(Error::InvalidCapability)?;
     cap.rights &= mask;
-    if badge != 0 {
-        if !matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) || cap.badge != 0 {
-            return Err(Error::InvalidArgument);
+    match cap.kind {
+        _ if badge == 0 => {}
+        ObjectType::Endpoint | ObjectType::Notification if cap.badge == 0 => cap.badge = badge,
+        ObjectType::Untyped | ObjectType::SchedContext => {
+            let ceiling = u8::try_from(badge - 1).map_err(|_| Error::InvalidArgument)?;
+            cap.ceiling = cap.ceiling.min(ceiling);
         }
-        cap.badge = badge;
+        _ => return Err(Error::InvalidArgument),
     }
     if cap.kind == ObjectType::Untyped {
         crate::object::untyped::settle(source);

@@ -59,12 +59,14 @@ pub struct Cap {
     pub badge: u64,
     /// Untyped: pages from its start that have been zeroed since it was last free.
     pub zeroed: u32,
+    /// SchedContext: the highest priority that it can be given; Untyped: that SchedContexts made of it can be given.
+    pub ceiling: u8,
 }
 
 impl Cap {
-    /// A capability with all rights and without badge.
+    /// A capability with all rights, the highest ceiling, and without badge.
     pub const fn new(kind: ObjectType, object: u64, extra: u64) -> Cap {
-        Cap { kind, rights: Rights::all(), object, extra, badge: 0, zeroed: 0 }
+        Cap { kind, rights: Rights::all(), object, extra, badge: 0, zeroed: 0, ceiling: u8::MAX }
     }
 }
 
@@ -77,7 +79,7 @@ pub struct Slot {
     kind: Cell<u8>,
     rights: Cell<u8>,
     home: Cell<u8>,
-    reserved: Cell<u8>,
+    ceiling: Cell<u8>,
     zeroed: Cell<u32>,
     pub(super) previous: Cell<Link>,
     pub(super) next: Cell<Link>,
@@ -100,7 +102,7 @@ impl Slot {
             kind: Cell::new(0),
             rights: Cell::new(0),
             home: Cell::new(0),
-            reserved: Cell::new(0),
+            ceiling: Cell::new(0),
             zeroed: Cell::new(0),
             previous: Cell::new(Link::NONE),
             next: Cell::new(Link::NONE),
@@ -137,6 +139,11 @@ impl Slot {
     /// Its badge.
     pub fn badge(&self) -> u64 {
         self.badge.get()
+    }
+
+    /// See [`Cap::ceiling`].
+    pub fn ceiling(&self) -> u8 {
+        self.ceiling.get()
     }
 
     /// See [`Cap::object`].
@@ -177,6 +184,7 @@ impl Slot {
             extra: self.extra.get(),
             badge: self.badge.get(),
             zeroed: self.zeroed.get(),
+            ceiling: self.ceiling.get(),
         })
     }
 
@@ -187,6 +195,7 @@ impl Slot {
         self.badge.set(cap.badge);
         self.rights.set(cap.rights.bits());
         self.zeroed.set(cap.zeroed);
+        self.ceiling.set(cap.ceiling);
         self.kind.set(cap.kind as u8);
     }
 

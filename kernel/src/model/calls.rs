@@ -58,8 +58,8 @@ fn retype(s: &mut State, source: Place, [kind, size, first, count]: [u64; 4]) ->
             _ => {}
         }
         let size = if matches!(kind, ObjectType::Untyped | ObjectType::Frame) { bytes } else { 0 };
-        let parent = Some(source);
-        s.caps.insert(target, Cap { kind, rights: Rights::all(), badge: 0, name, size, used: 0, parent });
+        let (parent, ceiling) = (Some(source), s.caps[&source].ceiling);
+        s.caps.insert(target, Cap { kind, rights: Rights::all(), badge: 0, name, size, used: 0, parent, ceiling });
     }
     if let Some(source) = s.caps.get_mut(&source) {
         source.used = start + stride * count - base;
@@ -132,6 +132,7 @@ fn irq_derive(s: &mut State, source: Place, [kind, pin, _, target]: [u64; 4]) ->
         size: 0,
         used: 0,
         parent: Some(source),
+        ceiling: u8::MAX,
     };
     s.caps.insert(target, cap);
     Ok(vec![vector])
@@ -175,7 +176,10 @@ pub fn call(s: &mut State, number: Call, slot: u64, args: [u64; 6]) -> Answer {
             Ok(Vec::new())
         }
         Call::CapIdentify => Ok(match s.caps.get(&there(s, a)?) {
-            Some(cap) => vec![cap.kind as u64, cap.rights.bits().into(), cap.badge],
+            Some(cap) => {
+                let time = matches!(cap.kind, ObjectType::Untyped | ObjectType::SchedContext);
+                vec![cap.kind as u64, cap.rights.bits().into(), if time { cap.ceiling.into() } else { cap.badge }]
+            }
             None => vec![0, 0, 0],
         }),
         Call::BindRoute => {
@@ -211,6 +215,11 @@ pub fn call(s: &mut State, number: Call, slot: u64, args: [u64; 6]) -> Answer {
             s.bound.insert(cap.name, notification);
             Ok(Vec::new())
         }
+        Call::SchedConfigure => match a {
+            256.. => Err(Error::InvalidArgument),
+            priority if priority > cap.ceiling.into() => Err(Error::MissingRights),
+            _ => Ok(Vec::new()),
+        },
         Call::SchedBind => {
             let thread = s.typed(a, ObjectType::Thread, Rights::CONTROL)?.1.name;
             if s.time_of.contains_key(&thread) || s.time_of.values().any(|time| *time == cap.name) {

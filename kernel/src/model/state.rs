@@ -35,6 +35,8 @@ pub struct Cap {
     /// Bytes of an Untyped that are not free, if it has descendants.
     pub used: u64,
     pub parent: Option<Place>,
+    /// Untyped, SchedContext: the highest priority.
+    pub ceiling: u8,
 }
 
 /// Everything.
@@ -101,10 +103,13 @@ impl State {
         cap.rights &= mask;
         cap.parent = Some(source);
         if badge != 0 {
-            if !matches!(cap.kind, ObjectType::Endpoint | ObjectType::Notification) || cap.badge != 0 {
-                return Err(Error::InvalidArgument);
+            match cap.kind {
+                ObjectType::Endpoint | ObjectType::Notification if cap.badge == 0 => cap.badge = badge,
+                ObjectType::Untyped | ObjectType::SchedContext if badge <= 256 => {
+                    cap.ceiling = (badge - 1).min(cap.ceiling.into()) as u8;
+                }
+                _ => return Err(Error::InvalidArgument),
             }
-            cap.badge = badge;
         }
         if cap.kind == ObjectType::Untyped {
             let used = self.used(source).next_multiple_of(4096);

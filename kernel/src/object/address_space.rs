@@ -227,23 +227,27 @@ impl AddressSpace {
         self.runs[index + 1].pages.set(pages);
     }
 
-    /// The entry that points to the last-level table for an address: its table and index. Tables are made where they are missing, the
-    /// last-level one if `with_last`.
-    fn make_directory(&self, address: u64, with_last: bool) -> Option<(Page, usize)> {
+    /// The entry that points to the last-level table for an address: its table and index. If a table above it is missing, one is made,
+    /// and that is all: `None`.
+    fn make_directory(&self, address: u64) -> Result<Option<(Page, usize)>, Error> {
         let mut page = table(self.root.get());
-        for level in [3, 2, 1] {
-            let at = index(address, level);
-            let entry = page.read(at);
-            if entry & bits::PRESENT == 0 && (level > 1 || with_last) {
-                let new = self.take_page()?;
-                page.write(at, new.physical() | bits::PRESENT | bits::WRITE | bits::USER);
+        for level in [3, 2] {
+            if self.make_table(page, index(address, level))? {
+                return Ok(None);
             }
-            if level == 1 {
-                return Some((page, at));
-            }
-            page = table(page.read(at));
+            page = table(page.read(index(address, level)));
         }
-        None
+        Ok(Some((page, index(address, 1))))
+    }
+
+    /// Makes the table that an entry points to, if there is none. Whether it did.
+    fn make_table(&self, page: Page, at: usize) -> Result<bool, Error> {
+        if page.read(at) & bits::PRESENT != 0 {
+            return Ok(false);
+        }
+        let new = self.take_page().ok_or(Error::OutOfMemory)?;
+        page.write(at, new.physical() | bits::PRESENT | bits::WRITE | bits::USER);
+        Ok(true)
     }
 
     /// Every page of its memory is a table or free, and every table counts its entries.
@@ -391,12 +395,15 @@ impl AddressSpace {
             } else {
                 self.map_page(address, physical | flags)
             };
-            if let Err(error) = made {
-                return (done, Err(error));
+            match made {
+                Err(error) => return (done, Err(error)),
+                Ok(false) => {}
+                Ok(true) => {
+                    attachments::count(attachment, unit as i32);
+                    done += unit;
+                }
             }
-            attachments::count(attachment, unit as i32);
-            done += unit;
-            // Each can take up to three new tables.
+            // Each can take a new table.
             if done < pages && k.interrupted() {
                 return (done, Err(Error::Partial));
             }
@@ -404,24 +411,27 @@ impl AddressSpace {
         (pages, Ok(()))
     }
 
-    fn map_page(&self, address: u64, entry: u64) -> Result<(), Error> {
-        let (directory, at) = self.make_directory(address, true).ok_or(Error::OutOfMemory)?;
+    /// A step towards a mapped page: `true` if that is what there is now, `false` if a table was made.
+    fn map_page(&self, address: u64, entry: u64) -> Result<bool, Error> {
+        let Some((directory, at)) = self.make_directory(address)? else { return Ok(false) };
+        self.make_table(directory, at)?;
         let parent = directory.read(at);
         if parent & bits::LARGE != 0 || table(parent).read(index(address, 0)) != 0 {
             return Err(Error::Busy);
         }
         table(parent).write(index(address, 0), entry);
         directory.write(at, parent + bits::COUNT_ONE);
-        Ok(())
+        Ok(true)
     }
 
-    fn map_large(&self, address: u64, entry: u64) -> Result<(), Error> {
-        let (directory, at) = self.make_directory(address, false).ok_or(Error::OutOfMemory)?;
+    /// The same for a large page.
+    fn map_large(&self, address: u64, entry: u64) -> Result<bool, Error> {
+        let Some((directory, at)) = self.make_directory(address)? else { return Ok(false) };
         if directory.read(at) != 0 {
             return Err(Error::Busy);
         }
         directory.write(at, entry | bits::LARGE);
-        Ok(())
+        Ok(true)
     }
 
     /// Takes a large page out.
@@ -569,7 +579,8 @@ impl AddressSpace {
     /// Maps a page for the kernel itself while it builds the first process.
     pub fn map_first(&self, address: u64, physical: u64, protection: Protection) -> Result<(), Error> {
         let flags = page_entry::flags(u64::from(protection.bits()), bits::MAY_WRITE | bits::MAY_EXECUTE)?;
-        self.map_page(address, physical | flags)
+        while !self.map_page(address, physical | flags)? {}
+        Ok(())
     }
 
     /// Says which route foreign calls of these numbers take.

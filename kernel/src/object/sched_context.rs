@@ -72,13 +72,12 @@ impl SchedContext {
     pub fn configure(
         &self,
         k: &Kernel,
-        priority: u64,
+        priority: u8,
         policy: u64,
         quantum: u64,
         budget: u64,
         period: u64,
     ) -> Result<(), Error> {
-        let priority = u8::try_from(priority).map_err(|_| Error::InvalidArgument)?;
         let round_robin = match policy {
             0 => false,
             1 if quantum > 0 => true,

@@ -118,7 +118,7 @@ pub fn retype(
         let physical = slot.memory_base() + start + index * stride;
         let target = target(index)?;
         let cap = make(k, kind, size, bytes, physical, memory)?;
-        target.fill(&Cap { rights: made_rights(slot, kind), ..cap });
+        target.fill(&Cap { rights: made_rights(slot, kind), ceiling: slot.ceiling(), ..cap });
         derivation::insert_child(slot, target);
     }
     slot.set_untyped_used(end);

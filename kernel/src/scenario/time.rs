@@ -1,11 +1,12 @@
 //! Budgets: full when they are fresh, spent by whoever runs on them, and reported when they are used up.
 
+use super::status;
 use crate::arch;
 use crate::object::thread::State;
-use crate::rig::{Rig, SPACE, TABLE};
+use crate::rig::{MEMORY, Rig, SPACE, TABLE};
 use crate::sched;
 use ipc::message::LABEL_BUDGET;
-use ipc::{Call, ObjectType, Tag};
+use ipc::{Call, Error, ObjectType, Tag};
 
 const SUPERVISOR: u32 = 30;
 const WORKER: u32 = 60;
@@ -88,4 +89,35 @@ fn a_server_without_time_spends_its_clients() {
     rig.message(Call::ReplyReceive, ENDPOINT, REPLY, Tag(0), [0; 8]);
     assert!(rig.settle() == client && client.time() == client.own_time.get());
     assert!(server.time().is_none() && server.state.get() == State::Receiving);
+}
+
+#[test]
+fn no_priority_is_above_the_ceiling_of_the_memory() {
+    let rig = Rig::new(64);
+    let ceiling = |slot: u32| rig.ok(Call::CapIdentify, TABLE, &[slot.into()]).words[0];
+    let configured = |slot: u32, priority: u64| rig.call(Call::SchedConfigure, slot, &[priority, 0, 0, 0, 0]).status;
+    let refused = status(Error::MissingRights);
+    assert_eq!((ceiling(MEMORY), ceiling(TABLE)), (255, 0));
+    // It goes from Untyped to Untyped and to what is made of them, by copy and by retype.
+    rig.retype(ObjectType::Untyped, 16 * 4096, 40);
+    rig.ok(Call::CapCopy, TABLE, &[41, 40, 0xff, 120 + 1]);
+    rig.ok(Call::Retype, 41, &[ObjectType::Untyped as u64, 4 * 4096, 42, 1]);
+    rig.ok(Call::Retype, 42, &[ObjectType::SchedContext as u64, 0, 43, 1]);
+    assert_eq!([40, 41, 42, 43].map(ceiling), [255, 120, 120, 120]);
+    assert_eq!((configured(43, 120), configured(43, 121), configured(43, 255)), (0, refused, refused));
+    assert_eq!(configured(43, 256), status(Error::InvalidArgument));
+    // Never up, neither in one step nor in two.
+    rig.ok(Call::CapCopy, TABLE, &[44, 43, 0xff, 255 + 1]);
+    rig.ok(Call::CapCopy, TABLE, &[45, 44, 0xff, 1]);
+    rig.ok(Call::CapCopy, TABLE, &[46, 45, 0xff, 0]);
+    rig.ok(Call::CapMove, TABLE, &[47, 46]);
+    assert_eq!([44, 45, 47].map(ceiling), [120, 0, 0]);
+    assert_eq!((configured(44, 120), configured(47, 1), configured(47, 0)), (0, refused, 0));
+    assert_eq!(rig.call(Call::CapCopy, TABLE, &[48, 43, 0xff, 258]).status, status(Error::InvalidArgument));
+    assert_eq!(rig.call(Call::CapCopy, TABLE, &[48, TABLE.into(), 0xff, 9]).status, status(Error::InvalidArgument));
+    // A low ceiling takes no time away that somebody else has given.
+    let thread = rig.thread(60, 150);
+    rig.ok(Call::CapCopy, TABLE, &[70, 61, 0xff, 10 + 1]);
+    assert_eq!(configured(70, 11), refused);
+    assert!(rig.settle() == thread && thread.priority() == 150);
 }

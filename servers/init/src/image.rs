@@ -178,6 +178,7 @@ pub(crate) mod tests {
                 protection: 5,
             }],
             priority: 1,
+            ceiling: 1,
             budget_us: 0,
             period_us: 0,
             stack: 0x4000,

@@ -123,13 +123,11 @@ pub fn interrupt_message(vector: u8) -> (u64, u64) {
     (0xfee0_0000 | u64::from(apic::id()) << 12, u64::from(vector))
 }
 
-/// A thread without a fault handler has faulted.
+/// A thread has faulted, and there is nobody to tell. One short line: who can make such threads must not keep the kernel busy by it. The
+/// rest is in the thread's registers.
 pub fn log_fault(id: u64, words: &[u64; 6]) {
-    let [vector, error, address, rip, rsp, _] = words;
-    let _ = writeln!(
-        console::Output,
-        "kernel: thread {id:#x} stopped by fault {vector}: error {error:#x}, address {address:#x}, rip {rip:#x}, rsp {rsp:#x}"
-    );
+    let [vector, _, _, rip, ..] = words;
+    let _ = writeln!(console::Output, "thread {id:#x}: fault {vector} at {rip:#x}");
 }
 
 /// The first process is no more: nobody hears of faults or restarts servers. What runs goes on, but the cell is marked as failed.

@@ -2,11 +2,12 @@
 
 use crate::bystander;
 use crate::program::{
-    CODE, Console, ENDPOINT, FAULT_REPLY, FAULTS, REPLY, SPACE, THREAD, message, ok, retype, set_registers,
+    CLIENT_TABLE, CODE, Console, ENDPOINT, FAULT_REPLY, FAULTS, NOTIFICATION, REPLY, SPACE, THREAD, message, now, ok,
+    retype, set_deadline, set_registers,
 };
 use core::arch::global_asm;
 use core::fmt::Write;
-use ipc::message::LABEL_FAULT;
+use ipc::message::{LABEL_FAULT, Request};
 use ipc::slots::{self, layout};
 use ipc::{Call, Error, ObjectType, Tag};
 
@@ -179,6 +180,27 @@ pub fn all() {
         assert_eq!(rax, error as u64, "{name}");
         report(name);
     }
+    untold();
+}
+
+/// A thread that has nobody to tell its fault to stops where it is; whoever holds it can see that, and let it go on elsewhere.
+fn untold() {
+    let name = "fault without a handler";
+    let undefined = VERDICTS.iter().position(|(_, vector, _)| *vector == 6).unwrap_or(0);
+    let configure = |faults: u32| {
+        ok(Call::ThreadSuspend, THREAD, &[]);
+        ok(Call::ThreadConfigure, THREAD, &[SPACE.into(), CLIENT_TABLE.into(), faults.into(), 0, 0, 77]);
+    };
+    configure(0);
+    start(undefined);
+    while ok(Call::ThreadState, THREAD, &[]).rdi == 1 {
+        set_deadline(now() + 10_000);
+        message(Call::Wait, NOTIFICATION, 0, Request::DEADLINE, Tag(0), [0; 8]);
+    }
+    let out = ok(Call::ThreadState, THREAD, &[]);
+    assert_eq!((out.rdi, out.words[0]), (6, PLACE + 2048 + SIZE * undefined as u64), "{name}");
+    configure(FAULTS);
+    report(name);
 }
 
 /// Lets the other thread commit a crime.

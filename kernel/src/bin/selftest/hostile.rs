@@ -22,8 +22,12 @@ const SPACE: u32 = 304;
 const IRQ: u32 = 305;
 const PORT: u32 = 306;
 const WAIT: u32 = 307;
+const ALL_MEMORY: u32 = 308;
 const PARTS: u32 = 310;
 const MEMORY_BYTES: u64 = 6 << 20;
+
+/// Of this thread.
+const PRIORITY: u64 = 200;
 
 /// Slots of the hostile table.
 const SLOTS: u64 = 64;
@@ -100,9 +104,8 @@ impl Random {
             }
             "protection" => self.one_of(&[1, 3, 5, 19]),
             "rights" => self.one_of(&[0xff, 0xff, 3, 1]),
-            "badge" => self.one_of(&[0, 0, 7]),
-            // Nothing here may run before the bystander.
-            "priority" => 90 + self.below(20),
+            "badge" => self.one_of(&[0, 0, 0, 7, 256]),
+            "priority" => self.below(256),
             "policy" | "kind" | "direction" => self.below(2),
             "RR" | "budget" | "period" => self.one_of(&[0, 5_000, 40_000, 100_000]),
             _ => self.below(9),
@@ -266,10 +269,12 @@ fn others(visit: impl Fn(*mut u64, u64)) {
 /// Lets them make at least so many calls.
 pub fn run(calls: u64, seed: u64, tsc_khz: u64) {
     // Above them, below the bystander.
-    ok(Call::SchedConfigure, slots::SCHED_CONTEXT, &[200, 0, 0, 0, 0]);
+    ok(Call::SchedConfigure, slots::SCHED_CONTEXT, &[PRIORITY, 0, 0, 0, 0]);
     retype(ObjectType::Frame, 4096, COUNTERS);
     retype(ObjectType::Frame, OTHERS_PAGES * 4096, OTHERS);
-    retype(ObjectType::Untyped, MEMORY_BYTES, MEMORY);
+    retype(ObjectType::Untyped, MEMORY_BYTES, ALL_MEMORY);
+    // Whatever priorities they give each other, they stay below this thread, and below the bystander.
+    ok(Call::CapCopy, slots::CAP_TABLE, &[MEMORY.into(), ALL_MEMORY.into(), 0xff, PRIORITY]);
     retype(ObjectType::Notification, 0, WAIT);
     ok(Call::IrqDerive, boot::IRQ, &[0, 0, 0, IRQ.into()]);
     ok(Call::PortDerive, boot::IO_PORT, &[0x80, 1, PORT.into()]);

@@ -109,7 +109,7 @@ mod program {
     pub const CODE: u32 = 208;
     pub const STACK: u32 = 209;
     const BADGED: u32 = 210;
-    const CLIENT_TABLE: u32 = 211;
+    pub const CLIENT_TABLE: u32 = 211;
     const FOREIGN: u32 = 212;
     const FOREIGN_TIME: u32 = 213;
     const BUFFER: u32 = 214;

@@ -202,7 +202,7 @@ fn furnish(server: &Server, place: &mut Place) -> Result<(), String> {
     table.copy(slots::NOTIFICATION, place.notification, Rights::READ | Rights::WRITE, 0).say("its notification")?;
     if server.untyped != 0 {
         place.lasting.retype(ObjectType::Untyped, server.untyped, place.untyped.slot(), 1).say("its Untyped")?;
-        table.copy(slots::UNTYPED, place.untyped, Rights::all(), 0).say("its Untyped")?;
+        table.copy_with_ceiling(slots::UNTYPED, place.untyped, Rights::all(), server.ceiling).say("its Untyped")?;
     }
     place.furnished = true;
     Ok(())
@@ -268,7 +268,10 @@ fn thread(machine: &Machine, server: &Server, place: &Place, id: u64) -> Result<
     }
     table.copy(slots::ADDRESS_SPACE, place.space, Rights::all(), 0).say("its own address space")?;
     table.copy(slots::THREAD, thread, Rights::READ, 0).say("its own thread")?;
-    table.copy(slots::SCHED_CONTEXT, place.time, Rights::READ, 0).say("its own time").map(drop)
+    table
+        .copy_with_ceiling(slots::SCHED_CONTEXT, place.time, Rights::READ, server.ceiling)
+        .say("its own time")
+        .map(drop)
 }
 
 /// Binds the interrupts that a server is granted to its notification. Both last as long as the system.

@@ -23,7 +23,7 @@ pub struct Identity {
     pub object: ObjectType,
     /// Rights.
     pub rights: Rights,
-    /// Badge.
+    /// Badge; the ceiling of an Untyped or SchedContext.
     pub badge: u64,
 }
 
@@ -51,6 +51,11 @@ impl Cap<CapTable> {
     pub fn copy<T>(self, destination: u32, source: Cap<T>, rights: Rights, badge: u64) -> Result<Cap<T>> {
         self.invoke(Call::CapCopy, [destination.into(), source.slot.into(), rights.bits().into(), badge])?;
         Ok(Cap::new(destination))
+    }
+
+    /// Copies an Untyped or SchedContext: time that is made of the copy, or configured by it, has this priority at most.
+    pub fn copy_with_ceiling<T>(self, destination: u32, source: Cap<T>, rights: Rights, ceiling: u8) -> Result<Cap<T>> {
+        self.copy(destination, source, rights, u64::from(ceiling) + 1)
     }
 
     /// Moves one of the caller's capabilities into the table.
