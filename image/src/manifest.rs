@@ -230,6 +230,8 @@ pub struct Server {
     /// What happens when it dies.
     #[serde(default)]
     pub restart: Spanned0<Restart>,
+    /// Priority at which a new instance is made; its own, but no real-time program's, if absent.
+    pub rebuild_priority: Option<Spanned<u8>>,
     /// Arguments.
     #[serde(default)]
     pub args: Vec<Spanned<String>>,

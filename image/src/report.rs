@@ -97,6 +97,8 @@ pub struct ServerReport {
     pub vault: u64,
     /// Restart policy in words.
     pub restart: String,
+    /// Priority at which a new instance is made.
+    pub rebuild_priority: u8,
     /// SHA-256 of the program; absent if only the manifest was looked at.
     pub digest: Option<String>,
     /// What the manifest gives it.
@@ -283,6 +285,7 @@ impl Report {
                 untyped: server.untyped,
                 vault: server.vault,
                 restart: restart(&server.restart),
+                rebuild_priority: server.rebuild_priority,
                 digest: image.map(|_| hex(&server.digest)),
                 holds: server.grants.iter().map(|grant| holding(&resolved, grant)).collect(),
                 capabilities: capabilities(&resolved, server),
@@ -361,6 +364,11 @@ impl Report {
             lines.extend(changed("ceiling", ceiling(old), ceiling(new)));
             lines.extend(changed("untyped", Size(old.untyped).to_string(), Size(new.untyped).to_string()));
             lines.extend(changed("restart", old.restart.clone(), new.restart.clone()));
+            lines.extend(changed(
+                "rebuild priority",
+                old.rebuild_priority.to_string(),
+                new.rebuild_priority.to_string(),
+            ));
             lines.extend(changed("program", short(old), short(new)));
             let lost = old.holds.iter().filter(|held| !new.holds.contains(held));
             lines.extend(lost.map(|held| format!("- {}", sentence(old, held))));

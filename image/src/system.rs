@@ -49,6 +49,13 @@ fn restart(policy: &Restart) -> blob::Restart {
     }
 }
 
+/// Below all real-time programs, unless the manifest says otherwise.
+fn rebuild_priority(server: &Server) -> u8 {
+    const BELOW_REAL_TIME: u8 = 100;
+    let own = *server.priority.get_ref();
+    server.rebuild_priority.as_ref().map_or(own.min(BELOW_REAL_TIME), |priority| *priority.get_ref())
+}
+
 /// What a server holds, named and in the order of its slots. Names that lead nowhere are left out: the checks report them.
 pub fn grants(manifest: &Manifest, layout: &Layout, server: &Server) -> Vec<Grant> {
     let mut held: Vec<(String, GrantKind)> = Vec::new();
@@ -145,6 +152,7 @@ pub fn resolve(manifest: &Manifest, layout: &Layout) -> blob::System {
         cap_slots: server.cap_slots.as_ref().map_or(DEFAULT_CAP_SLOTS, |s| *s.get_ref()),
         vault: server.vault.0.get_ref().0,
         restart: restart(server.restart.0.get_ref()),
+        rebuild_priority: rebuild_priority(server),
         args: arguments(manifest, server),
         grants: grants(manifest, layout, server),
         digest: [0; 32],

@@ -68,6 +68,8 @@ pub struct Server {
     pub vault: u64,
     /// What happens when it dies.
     pub restart: Restart,
+    /// Priority at which a new instance is made.
+    pub rebuild_priority: u8,
     /// Arguments, as the manifest gives them.
     pub args: Vec<String>,
     /// What it holds besides its own objects.

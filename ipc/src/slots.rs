@@ -30,6 +30,8 @@ pub mod boot {
     /// The frame that holds the image from its header to its end (READ, EXECUTE), the boot blob in it. It is also mapped, read only, at
     /// [`super::layout::START_INFO`] of the first process, which has no start information of the usual form.
     pub const BLOB: u32 = 11;
+    /// The frame of the first thread's message buffer (READ, WRITE).
+    pub const BUFFER: u32 = 12;
     /// First of the Untyped capabilities, one per [`crate::image::Range`] of the image header, in its order.
     /// For private RAM it covers what the kernel, the image and the first process left over; a range may be split
     /// in several Untypeds, so walk the slots until an empty one and ask `untyped_info`.

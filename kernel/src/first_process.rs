@@ -128,11 +128,14 @@ pub fn start(k: &Kernel, header: &ImageHeader, header_address: u64) -> Result<()
     let blob = Cap::new(ObjectType::Frame, header_address, image_pages * PAGE_SIZE);
     put(boot::BLOB, Cap { rights: Rights::READ | Rights::EXECUTE | Rights::CONTROL, ..blob });
 
-    for (index, slot) in [(slots::ADDRESS_SPACE, &thread.space), (slots::CAP_TABLE, &thread.table)] {
+    put(boot::BUFFER, Cap::new(ObjectType::Frame, buffer, PAGE_SIZE));
+
+    let inner =
+        [(slots::ADDRESS_SPACE, &thread.space), (slots::CAP_TABLE, &thread.table), (boot::BUFFER, &thread.buffer)];
+    for (index, slot) in inner {
         let source = table.slot(index).ok_or("its table is too small")?;
         cap::copy(source, Ref::from(slot), Rights::all(), 0).map_err(|_| "its thread is not empty")?;
     }
-    thread.buffer.fill(&Cap::new(ObjectType::Frame, buffer, PAGE_SIZE));
     thread.place_changed();
     thread.set_buffer_page(0);
     thread.frame.rip.set(header.first_entry);

@@ -145,6 +145,19 @@ fn supervision(manifest: &Manifest, server: &Server, found: &mut Findings<'_>) {
             "use numbers above 0, or \"never\" or \"always\"",
         );
     }
+    if let Some(rebuild) =
+        server.rebuild_priority.as_ref().filter(|rebuild| rebuild.get_ref() > server.priority.get_ref())
+    {
+        found.add(
+            rebuild.span(),
+            format!(
+                "server \"{who}\" is rebuilt at priority {}, and has priority {} itself",
+                rebuild.get_ref(),
+                server.priority.get_ref()
+            ),
+            "its restart must not disturb whom it does not disturb itself: use at most its priority",
+        );
+    }
     let is_restarted = !matches!(restart.get_ref(), Restart::Unset | Restart::Word(RestartWord::Never));
     if is_restarted && manifest.init.priority.get_ref() <= server.priority.get_ref() {
         found.add(

@@ -31,7 +31,7 @@ fn server(out: &mut String, server: &ServerReport) -> std::fmt::Result {
             }
         }
     }
-    writeln!(out, "  restart    {}", server.restart)?;
+    writeln!(out, "  restart    {}, at priority {}", server.restart, server.rebuild_priority)?;
     for held in &server.holds {
         writeln!(out, "  {:<12} {:<16} {}: {}", held.kind, held.name, held.party, held.may)?;
     }

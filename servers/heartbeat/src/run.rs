@@ -20,12 +20,16 @@ struct Heartbeat {
     crash_at: Option<u64>,
     how: &'static str,
     end: Option<u64>,
+    /// The latest that a beat came, in ticks.
+    late: u64,
 }
 
 /// The server.
 pub fn main(mut start: Start) -> ! {
     let number = |name| start.argument(name).and_then(|text| text.parse().ok());
-    let period = rt::time::milliseconds(number("period-ms").unwrap_or(100), start.info.tsc_khz);
+    let khz = start.info.tsc_khz;
+    let period = number("period-us").map(|us| rt::time::microseconds(us, khz));
+    let period = period.unwrap_or(rt::time::milliseconds(number("period-ms").unwrap_or(100), khz));
     let (report, crash_at, end) = (number("report").unwrap_or(10), number("crash-at"), number("beats"));
     let how = start.argument("how").unwrap_or("panic");
     let memory: Kept<Memory> = start.vault().and_then(|vault| vault.open(1)).expect("the manifest gives a vault");
@@ -33,7 +37,7 @@ pub fn main(mut start: Start) -> ! {
     let mut replies = Replies::new(1);
     replies.fill(&mut start.slots).expect("memory for two Replies");
     let next = rt::time::now() + period;
-    let mut server = Heartbeat { memory, beats_of_this_instance: 0, period, next, report, crash_at, how, end };
+    let mut server = Heartbeat { memory, beats_of_this_instance: 0, period, next, report, crash_at, how, end, late: 0 };
     rt::serve(&mut server, Start::ENDPOINT, replies)
 }
 
@@ -43,6 +47,7 @@ impl Server for Heartbeat {
     }
 
     fn timeout(&mut self, _: &mut Replies) {
+        self.late = self.late.max(rt::time::now().saturating_sub(self.next));
         self.next += self.period;
         self.beats_of_this_instance += 1;
         let beats = self.memory.change(|memory| {
@@ -53,7 +58,7 @@ impl Server for Heartbeat {
             log!("beat {beats}");
         }
         if self.end == Some(beats) {
-            log!("{beats} beats, that is all");
+            log!("{beats} beats, that is all; at most {} ticks late", self.late);
             let _ = Start::CONSOLE.halt(false);
         }
         if self.crash_at == Some(self.beats_of_this_instance) {

@@ -187,6 +187,7 @@ pub(crate) mod tests {
             cap_slots: 256,
             vault: 0,
             restart: Restart::Never,
+            rebuild_priority: 1,
             args: vec![],
             grants: vec![],
             digest: [0; 32],

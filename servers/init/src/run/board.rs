@@ -1,6 +1,6 @@
 //! The board: what Linux sees of the servers, the crash reports, and the orders that come from there.
 //!
-//! Only init writes the board, and it reads nothing back but the reports' counter of a former life. The orders are Linux's, and
+//! Only init writes the board, the builder all but the answers to orders that the warden carries out by itself, and it reads nothing back but the reports' counter of a former life. The orders are Linux's, and
 //! hostile: each word is read once and checked.
 
 use super::devices::Function;
@@ -22,7 +22,7 @@ use rt::{Cap, Notification, Rights, Start};
 use zerocopy::IntoBytes;
 
 const PAGE: u64 = 4096;
-/// Bits of init's notification: an order is there.
+/// Bits of the warden's notification: an order is there.
 pub const ORDER_BIT: u64 = 1;
 
 /// The board and the orders, mapped.
@@ -31,6 +31,8 @@ pub struct Board {
     head: &'static Head,
     entries: &'static [Entry],
     orders: &'static Orders,
+    /// Signalled when an order is there.
+    pub notification: Cap<Notification>,
     /// Linux may make servers crash.
     pub may_crash: bool,
 }
@@ -59,7 +61,6 @@ impl Board {
             .copy(badged.slot(), notification, Rights::WRITE, ORDER_BIT)
             .say("badging init's notification")?;
         interrupt.bind(Some(badged)).say("binding the interrupt of orders")?;
-        Start::THREAD.bind_notification(Some(notification)).say("binding init's notification")?;
         let count = system.servers.len().min(MAX_ENTRIES);
         let fits = "the board has room for its parts";
         let opened = Board {
@@ -67,6 +68,7 @@ impl Board {
             head: board.atomics(place::HEAD).ok_or(fits)?,
             entries: board.atomics_slice(place::ENTRIES, count).ok_or(fits)?,
             orders: orders.atomics(0).ok_or(fits)?,
+            notification,
             may_crash: places.may_crash,
         };
         opened.fill(system);

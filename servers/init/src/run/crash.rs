@@ -13,7 +13,7 @@ use ipc::slots::layout;
 use rt::log;
 use zerocopy::{FromZeros, IntoBytes};
 
-/// Why a server is taken for dead.
+/// Why a server is taken for dead, in words.
 pub struct Death {
     /// [`cause`].
     pub cause: u32,

@@ -36,6 +36,8 @@ pub struct Machine {
     pub endpoint: Cap<Endpoint>,
     /// What Linux sees of the servers.
     pub board: Option<Board>,
+    /// Of init: above every server that it restarts.
+    pub priority: u8,
     /// Of the image.
     pub build_id: [u8; 32],
     /// Digest of the manifest that it was made from.
@@ -96,6 +98,7 @@ pub fn boot() -> Result<Machine, String> {
         functions,
         endpoint,
         board,
+        priority: header.first_priority.min(254) as u8,
         build_id: header.build_id,
         manifest_digest: header.manifest_digest,
         tsc_khz: info.tsc_khz,

@@ -7,6 +7,8 @@ mod machine;
 mod memory;
 mod spawn;
 mod supervise;
+mod ward;
+mod warden;
 mod window;
 
 use alloc::string::String;

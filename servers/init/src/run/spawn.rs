@@ -38,6 +38,8 @@ pub struct Place {
     instance: Cap<Untyped>,
     /// Whether what was made of `lasting` is there.
     furnished: bool,
+    /// Nobody serves the endpoint any more; it is gone.
+    buried: bool,
     table: Cap<CapTable>,
     untyped: Cap<Untyped>,
     space: Cap<AddressSpace>,
@@ -81,6 +83,7 @@ impl Place {
             lasting: memory.make(lasting)?,
             instance: memory.make(instance)?,
             furnished: false,
+            buried: false,
             table: Cap::new(memory.slot()?),
             untyped: Cap::new(memory.slot()?),
             space: Cap::new(memory.slot()?),
@@ -107,8 +110,14 @@ impl Place {
     /// Nobody will serve this endpoint again: whoever waits there gets an error.
     pub fn bury(&mut self) -> Result<(), String> {
         self.clear()?;
+        self.buried = true;
         OWN_TABLE.revoke(self.endpoint.slot()).say("revoking its endpoint")?;
         OWN_TABLE.delete(self.endpoint.slot()).say("deleting its endpoint")
+    }
+
+    /// Whether its policy has left it dead.
+    pub fn is_buried(&self) -> bool {
+        self.buried
     }
 
     /// The thread, for its registers.
@@ -124,16 +133,6 @@ impl Place {
     /// Its message buffer.
     pub fn buffer(&self) -> Cap<Frame> {
         self.buffer
-    }
-
-    /// Lets the instance go on where it crashes on purpose, in the given way.
-    pub fn crash(&self, way: usize) -> Result<(), String> {
-        self.thread.suspend().say("stopping its thread")?;
-        let registers = self.thread.read_registers().say("its registers")?;
-        self.thread
-            .write_registers(&Registers { rip: layout::CRASH, rdi: way as u64, ..registers })
-            .say("setting its registers")?;
-        self.run()
     }
 
     /// Lets the instance run.
@@ -185,6 +184,28 @@ pub fn build(
     };
     inform(place, &info)?;
     thread(machine, server, place, id)
+}
+
+/// A server that was left dead gets an endpoint again, and those who may call it get the right to.
+pub fn exhume(machine: &mut Machine, places: &mut [Place], index: usize) -> Result<(), String> {
+    let endpoint: Cap<Endpoint> = machine.memory.make_at(places[index].endpoint.slot())?;
+    let place = &mut places[index];
+    place.buried = false;
+    if place.furnished {
+        place.table.copy(slots::ENDPOINT, endpoint, Rights::READ | Rights::WRITE, 0).say("its endpoint")?;
+    }
+    for (server, client) in machine.system.servers.iter().zip(places.iter()).filter(|(_, client)| client.furnished) {
+        for grant in &server.grants {
+            if let GrantKind::Call { server, badge, grant: may_grant } = grant.what
+                && server as usize == index
+                && client.table.identify(grant.slot).say("looking at a client's table")?.is_none()
+            {
+                let rights = if may_grant { Rights::WRITE | Rights::GRANT } else { Rights::WRITE };
+                client.table.copy(grant.slot, endpoint, rights, badge).say("copying the endpoint")?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes what lasts over a death, unless it is there: the table with the server's own objects, and its Untyped.

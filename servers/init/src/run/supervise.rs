@@ -1,47 +1,32 @@
-//! Starts the servers in order, then hears of their faults, looks whether they spin, and takes orders: reports, takes back, restarts
-//! by policy.
+//! The builder: starts the servers in order, then sees to those that the warden has condemned: reports, takes back, restarts by policy.
 //!
-//! A server may only call others that are at least as urgent, and faults wait at init's endpoint in the order of urgency: if several
-//! servers died, those that others depend on come back first.
+//! It works at the priority that the dead server's manifest entry names for that, the most urgent first. A server may only call others that
+//! are at least as urgent, so if several died, those that others depend on come back first.
 
-use super::board::ORDER_BIT;
 use super::crash::{self, Death};
-use super::fail;
 use super::machine::Machine;
 use super::spawn::{self, Place};
+use super::ward::{Charge, Shared, Ward, state};
+use super::{Say, fail, warden, window};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use init::orders::Order;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use init::policy::{History, Verdict};
 use init::report::{self, Fault};
-use init::watch::Watch;
 use ipc::board::{WAYS, cause, outcome, server_state, verdict};
-use ipc::message::{LABEL_BUDGET, LABEL_FAULT};
-use rt::{Answer, Caller, Message, Replies, Server, log};
-
-/// How often one of the servers is looked at.
-const LOOK_MS: u64 = 50;
-/// Processor time that a server may use in one turn of its event loop.
-const TURN_MS: u64 = 2_000;
+use rt::{Cap, Endpoint, Notification, Rights, Start, log};
 
 /// The servers and how they fare.
 pub struct Supervisor {
     machine: Machine,
     places: Vec<Place>,
-    states: Vec<State>,
-    /// Which one is looked at next, and when.
-    look_at: usize,
-    look_when: u64,
-}
-
-/// One server.
-#[derive(Default)]
-struct State {
-    generation: u64,
-    alive: bool,
-    history: History,
-    watch: Watch,
+    histories: Vec<History>,
+    generations: Vec<u64>,
+    shared: &'static Shared,
+    /// Where it hears of the warden's end.
+    faults: Cap<Endpoint>,
 }
 
 /// What a server's faults are reported under: which server, and which of its instances.
@@ -59,26 +44,82 @@ impl Supervisor {
             spawn::wire(&mut machine, &place, index).map_err(|reason| describe(&machine, index, &reason))?;
             places.push(place);
         }
-        let mut supervisor = Supervisor { machine, places, states: Vec::new(), look_at: 0, look_when: 0 };
-        supervisor.states.resize_with(count, State::default);
+        let notification: Cap<Notification> = machine.memory.make(0)?;
+        let bell = Start::CAP_TABLE
+            .copy(machine.memory.slot()?, notification, Rights::WRITE, 1)
+            .say("badging the builder's notification")?;
+        let faults = machine.memory.make(0)?;
+        Start::THREAD.bind_notification(Some(notification)).say("binding the builder's notification")?;
+        let servers = machine.system.servers.iter();
+        let shared = Box::leak(Box::new(Shared {
+            wards: servers.zip(&places).map(|(server, place)| Ward::new(server, place.thread())).collect(),
+            board: machine.board.take(),
+            bell,
+            busy: AtomicBool::new(true),
+            done: AtomicU64::new(0),
+            pace: AtomicU8::new(machine.priority),
+            crash: AtomicU32::new(0),
+            tsc_khz: machine.tsc_khz,
+        }));
+        let mut histories = Vec::new();
+        histories.resize_with(count, History::default);
+        let generations = alloc::vec![0; count];
+        let mut supervisor = Supervisor { machine, places, histories, generations, shared, faults };
         for index in 0..count {
             supervisor.build(index)?;
         }
+        warden::start(&mut supervisor.machine, shared, faults)?;
         for index in 0..count {
             supervisor.run_instance(index)?;
         }
         Ok(supervisor)
     }
 
-    /// Supervises for ever.
+    /// Builds for ever.
     pub fn run(mut self) -> ! {
-        let mut replies = Replies::new(1);
-        let endpoint = self.machine.endpoint;
-        match self.machine.memory.make(0) {
-            Ok(reply) => replies.adopt(reply),
-            Err(reason) => fail(&reason),
+        loop {
+            while let Some(index) = self.next() {
+                self.slow_down();
+                self.see_to(index);
+                self.shared.done.fetch_add(1, Ordering::Relaxed);
+            }
+            if let Some(way) = self.shared.crash.swap(0, Ordering::Relaxed).checked_sub(1) {
+                let way = WAYS[way as usize % WAYS.len()];
+                log!("init is made to crash: {way}");
+                rt::crash::by(way);
+            }
+            self.shared.busy.store(false, Ordering::SeqCst);
+            if self.next().is_none()
+                && let Ok(message) = self.faults.receive(None, None)
+                && message.signal().is_none()
+            {
+                panic!(
+                    "the warden has crashed: it {}",
+                    report::words(&fault(core::array::from_fn(|i| message.word(i))))
+                );
+            }
+            self.shared.busy.store(true, Ordering::SeqCst);
         }
-        rt::serve(&mut self, endpoint, replies)
+    }
+
+    /// The most urgent server that is condemned.
+    fn next(&self) -> Option<usize> {
+        let wards = self.shared.wards.iter().enumerate();
+        wards
+            .filter(|(_, ward)| ward.is(state::CONDEMNED))
+            .max_by_key(|(_, ward)| ward.priority)
+            .map(|(index, _)| index)
+    }
+
+    /// Goes down to the priority that the work at hand wants. The warden may raise it at any time, so it is looked at again.
+    fn slow_down(&self) {
+        loop {
+            let wanted = self.shared.wanted();
+            self.shared.set_pace(wanted);
+            if self.shared.wanted() <= wanted {
+                return;
+            }
+        }
     }
 
     fn name(&self, index: usize) -> &'static str {
@@ -86,83 +127,121 @@ impl Supervisor {
     }
 
     fn build(&mut self, index: usize) -> Result<(), String> {
-        let generation = self.states[index].generation;
+        let generation = self.generations[index];
         spawn::build(&mut self.machine, &mut self.places, index, generation, id(index, generation))
             .map_err(|reason| describe(&self.machine, index, &reason))?;
-        self.states[index].alive = true;
-        Ok(())
+        window::show_notes(index, self.places[index].buffer())
     }
 
     fn run_instance(&mut self, index: usize) -> Result<(), String> {
-        if let Some(board) = &self.machine.board {
-            board.show(index, server_state::RUNNING, self.states[index].generation);
+        if let Some(board) = &self.shared.board {
+            board.show(index, server_state::RUNNING, self.generations[index]);
             board.started(index, rt::time::now());
         }
+        let ward = &self.shared.wards[index];
+        ward.id.store(id(index, self.generations[index]), Ordering::Relaxed);
+        ward.state.store(state::ALIVE, Ordering::Release);
         self.places[index].run().map_err(|reason| describe(&self.machine, index, &reason))
     }
 
     fn show(&self, index: usize, state: u32) {
-        if let Some(board) = &self.machine.board {
-            board.show(index, state, self.states[index].generation);
+        if let Some(board) = &self.shared.board {
+            board.show(index, state, self.generations[index]);
         }
     }
 
-    /// A server has died, or is taken for dead: what follows is its policy's matter, unless a new instance was ordered.
-    fn died(&mut self, index: usize, death: &Death, replace: bool) -> Result<(), String> {
-        let now = rt::time::now();
-        let policy = &self.machine.system.servers[index].restart;
-        let state = &mut self.states[index];
-        state.alive = false;
-        let generation = state.generation;
-        let follows = match replace {
-            true => Verdict::Restart,
-            false => state.history.died(policy, now, self.machine.tsc_khz),
+    /// All that follows from a charge.
+    fn see_to(&mut self, index: usize) {
+        let shared = self.shared;
+        let ward = &shared.wards[index];
+        let order = ward.order();
+        let (charge, words) = ward.charge();
+        // If it stays dead, that is so from now on; `run_instance` says otherwise.
+        let done = match self.follow(index, charge, words, ward.died.load(Ordering::Relaxed)) {
+            Ok(done) => done,
+            Err(reason) => {
+                log!("{reason}; it stays dead");
+                false
+            }
         };
-        // It may still run: what it was ordered to end in, or what it does all the time.
-        let stopped = self.places[index].thread().suspend();
-        if let Err(error) = stopped {
-            log!("stopping {}: {error}", self.name(index));
+        if !done {
+            self.show(index, server_state::DEAD);
+            ward.state.store(state::DEAD, Ordering::Release);
         }
-        if let Some(board) = &self.machine.board {
-            board.died(index, now);
+        if let (Some(sequence), Some(board)) = (order, &shared.board) {
+            let killed = charge == Charge::Kill;
+            board.carried_out(sequence, if done || killed { outcome::DONE } else { outcome::FAILED });
         }
-        log!("server {} (generation {generation}) {}", self.name(index), death.words);
-        self.keep_report(index, generation, death, follows);
-        match follows {
-            Verdict::Escalate => fail(&format!(
-                "server {} died, and the manifest says that nothing goes on without it",
-                self.name(index)
-            )),
-            Verdict::StayDead => {
-                log!("server {} stays dead", self.name(index));
-                self.show(index, server_state::DEAD);
-                self.places[index].bury()
+    }
+
+    /// Whether there is a new instance.
+    fn follow(&mut self, index: usize, charge: Charge, words: [u64; 4], died: u64) -> Result<bool, String> {
+        let was_dead = self.places[index].is_buried();
+        if !was_dead {
+            let death = self.death(charge, words);
+            let policy = &self.machine.system.servers[index].restart;
+            let follows = match charge {
+                Charge::Replace => Verdict::Restart,
+                _ => self.histories[index].died(policy, died, self.machine.tsc_khz),
+            };
+            if let Some(board) = &self.shared.board {
+                board.died(index, died);
             }
-            Verdict::Restart => {
-                self.show(index, server_state::RESTARTING);
-                let state = &mut self.states[index];
-                state.generation += 1;
-                state.watch = Watch::default();
-                self.places[index].clear()?;
-                self.build(index)?;
-                let result = self.run_instance(index);
-                let ticks = rt::time::now() - now;
-                let generation = self.states[index].generation;
-                log!("server {} restarted, generation {generation}, {ticks} ticks after its death", self.name(index));
-                result
+            log!("server {} (generation {}) {}", self.name(index), self.generations[index], death.words);
+            self.keep_report(index, &death, follows);
+            match follows {
+                Verdict::Escalate => fail(&format!(
+                    "server {} died, and the manifest says that nothing goes on without it",
+                    self.name(index)
+                )),
+                Verdict::StayDead => {
+                    log!("server {} stays dead", self.name(index));
+                    self.places[index].bury()?;
+                    return Ok(false);
+                }
+                Verdict::Restart => self.show(index, server_state::RESTARTING),
             }
+        }
+        self.generations[index] += 1;
+        self.places[index].clear()?;
+        if was_dead {
+            spawn::exhume(&mut self.machine, &mut self.places, index)?;
+        }
+        self.build(index)?;
+        self.run_instance(index)?;
+        let ticks = rt::time::now() - died;
+        let generation = self.generations[index];
+        log!("server {} restarted, generation {generation}, {ticks} ticks after its death", self.name(index));
+        Ok(true)
+    }
+
+    fn death(&self, charge: Charge, words: [u64; 4]) -> Death {
+        match charge {
+            Charge::Fault => {
+                let fault = fault(words);
+                let words = format!("crashed: it {}", report::words(&fault));
+                Death { cause: cause::FAULT, fault: [fault.vector, fault.code, fault.address], words }
+            }
+            Charge::Spin => {
+                let used = words[0] / self.machine.tsc_khz.max(1);
+                let words =
+                    format!("spins: it has run for {used} ms without finishing a turn, and is at {:#x}", words[1]);
+                Death { cause: cause::SPIN, fault: [0; 3], words }
+            }
+            Charge::Kill => Death { cause: cause::ORDER, fault: [0; 3], words: "was killed on order".into() },
+            Charge::Replace => Death { cause: cause::ORDER, fault: [0; 3], words: "was replaced on order".into() },
         }
     }
 
     /// Writes the report on the board, or the registers on the console if there is none.
-    fn keep_report(&self, index: usize, generation: u64, death: &Death, follows: Verdict) {
-        let mut report = crash::report(&self.machine, &self.places[index], index, generation, death);
+    fn keep_report(&self, index: usize, death: &Death, follows: Verdict) {
+        let mut report = crash::report(&self.machine, &self.places[index], index, self.generations[index], death);
         report.verdict = match follows {
             Verdict::Restart => verdict::RESTARTED,
             Verdict::StayDead => verdict::STAYS_DEAD,
             Verdict::Escalate => verdict::ESCALATED,
         };
-        match &self.machine.board {
+        match &self.shared.board {
             Some(board) => board.report(&mut report),
             None => {
                 let r = &report.registers;
@@ -173,119 +252,12 @@ impl Supervisor {
             }
         }
     }
+}
 
-    /// The same, where nothing can be done about a failure but to say it.
-    fn end(&mut self, index: usize, death: &Death, replace: bool) -> bool {
-        match self.died(index, death, replace) {
-            Ok(()) => true,
-            Err(reason) => {
-                log!("{reason}; it stays dead");
-                self.show(index, server_state::DEAD);
-                false
-            }
-        }
-    }
-
-    fn faulted(&mut self, index: usize, message: &Message) {
-        let fault =
-            Fault { vector: message.word(0), code: message.word(1), address: message.word(2), rip: message.word(3) };
-        let words = format!("crashed: it {}", report::words(&fault));
-        self.end(index, &Death { cause: cause::FAULT, fault: [fault.vector, fault.code, fault.address], words }, false);
-    }
-
-    fn obey(&mut self, order: Order) -> u32 {
-        let may_crash = self.machine.board.as_ref().is_some_and(|board| board.may_crash);
-        match order {
-            Order::Kill(index) => self.end_on_order(index, "was killed on order", false),
-            Order::Restart(index) => self.end_on_order(index, "was replaced on order", true),
-            Order::Crash(..) | Order::CrashInit(_) if !may_crash => outcome::FORBIDDEN,
-            Order::Crash(index, _) if !self.states[index].alive => outcome::DEAD,
-            Order::Crash(index, way) => {
-                log!("server {} is made to crash: {}", self.name(index), WAYS[way]);
-                match self.places[index].crash(way) {
-                    Ok(()) => outcome::DONE,
-                    Err(reason) => {
-                        log!("{reason}");
-                        outcome::FAILED
-                    }
-                }
-            }
-            // Done as soon as that was said.
-            Order::CrashInit(_) => outcome::DONE,
-        }
-    }
-
-    fn end_on_order(&mut self, index: usize, words: &str, replace: bool) -> u32 {
-        if !self.states[index].alive {
-            return outcome::DEAD;
-        }
-        let death = Death { cause: cause::ORDER, fault: [0; 3], words: words.into() };
-        if self.end(index, &death, replace) { outcome::DONE } else { outcome::FAILED }
-    }
-
-    /// Looks at one of the servers.
-    fn look(&mut self) {
-        let index = self.look_at;
-        self.look_at = (index + 1) % self.states.len();
-        if !self.states[index].alive {
-            return;
-        }
-        let Ok(thread) = self.places[index].thread().state() else { return };
-        // Not stopped and not running: it waits for somebody.
-        let waits = thread.state >= 2;
-        let turns = if waits { 0 } else { crash::trace(&self.places[index]).turns };
-        let limit = rt::time::milliseconds(TURN_MS, self.machine.tsc_khz);
-        if let Some(used) = self.states[index].watch.look(turns, thread.consumed, waits, limit) {
-            let used = used / self.machine.tsc_khz.max(1);
-            let words =
-                format!("spins: it has run for {used} ms without finishing a turn, and is at {:#x}", thread.rip);
-            self.end(index, &Death { cause: cause::SPIN, fault: [0; 3], words }, false);
-        }
-    }
+fn fault(words: [u64; 4]) -> Fault {
+    Fault { vector: words[0], code: words[1], address: words[2], rip: words[3] }
 }
 
 fn describe(machine: &Machine, index: usize, reason: &str) -> String {
     format!("server {}: {reason}", machine.system.servers[index].name)
-}
-
-impl Server for Supervisor {
-    fn message(&mut self, message: &Message, caller: Caller, _: &mut Replies) -> Option<(Caller, Answer)> {
-        let (index, generation) = ((message.badge & 0xffff) as usize, message.badge >> 16);
-        let known = self.states.get(index).is_some_and(|state| state.alive && state.generation == generation);
-        match message.label() {
-            LABEL_FAULT if known => self.faulted(index, message),
-            // It goes on when its next period begins.
-            LABEL_BUDGET => {}
-            label => log!("a message with label {label:#x} from {:#x} makes no sense here", message.badge),
-        }
-        // A thread that was taken back is not there to be answered; that is no error.
-        Some((caller, Answer::new(0, &[])))
-    }
-
-    fn signal(&mut self, bits: u64, _: &mut Replies) {
-        if bits & ORDER_BIT == 0 {
-            return;
-        }
-        let Some((sequence, order)) = self.machine.board.as_ref().and_then(|board| board.order()) else { return };
-        let outcome = order.map_or(outcome::UNKNOWN, |order| self.obey(order));
-        if let Some(board) = &self.machine.board {
-            board.carried_out(sequence, outcome);
-        }
-        if let (Some(Order::CrashInit(way)), outcome::DONE) = (order, outcome) {
-            log!("init is made to crash: {}", WAYS[way]);
-            rt::crash::by(WAYS[way]);
-        }
-    }
-
-    fn timeout(&mut self, _: &mut Replies) {
-        self.look_when = rt::time::now() + rt::time::milliseconds(LOOK_MS, self.machine.tsc_khz);
-        if let Some(board) = &self.machine.board {
-            board.turn();
-        }
-        self.look();
-    }
-
-    fn deadline(&self) -> Option<u64> {
-        Some(self.look_when)
-    }
 }
