@@ -138,7 +138,7 @@ calls! {
     76 PortOut "port_out" Some(T::IoPort), W, ["port", "bytes (1, 2, 4)", "value"] -> [], "Writes a port.", [];
 
     // Console.
-    80 ConsoleWrite "console_write" Some(T::Console), W, ["bytes (≤ 56)", "bytes packed in seven words…"] -> [], "Appends to the kernel's console.", [];
+    80 ConsoleWrite "console_write" Some(T::Console), W, ["bytes (≤ 56)", "bytes packed in seven words…"] -> ["bytes done"], "Appends to the kernel's console. Partial: call again for the rest.", [Partial];
     81 SystemHalt "system_halt" Some(T::Console), C, ["reason (0 shut down, 1 failed)"] -> [], "Ends this system: tells the hypervisor by the communication region, or powers the machine off.", [];
 }
 

@@ -145,7 +145,7 @@ pub fn order(realm: &Realm, verb: u32, server: u32, argument: u32) -> Result<()>
         outcome::DONE => Ok(()),
         outcome::FORBIDDEN => bail!("the image does not allow it: set crash_on_order = true in [init] of its manifest"),
         outcome::DEAD => {
-            bail!("it is dead, and its restart policy says that it stays so until the cell is started again")
+            bail!("it is dead, as its restart policy says: `crtos server restart` starts it again")
         }
         outcome::FAILED => bail!("no new instance could be made: see `crtos log`"),
         _ => bail!("the supervisor does not know this order"),

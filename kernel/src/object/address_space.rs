@@ -31,8 +31,8 @@ const BATCH: u64 = 4;
 const LARGE_BYTES: u64 = 2 << 20;
 const LARGE_PAGES: u64 = LARGE_BYTES / PAGE_SIZE;
 /// Entries of one table that a step of a sweep looks at, and tables that it looks for them in.
-const SWEEP_ENTRIES: u64 = 16;
-const SWEEP_TABLES: u32 = 16;
+const SWEEP_ENTRIES: u64 = 8;
+const SWEEP_TABLES: u32 = 8;
 
 /// Pages that are taken from the start.
 #[repr(C)]
@@ -46,10 +46,13 @@ struct Run {
 pub struct AddressSpace {
     root: Cell<u64>,
     free: Cell<u64>,
-    /// Memory that has not been used since the tables were last empty: the space's own, and that of the extensions.
+    /// Memory that has not been used since the tables were last empty: the space's own, and that of the extensions. The space's
+    /// own is zero at first, as memory for objects is; that of an extension is as it was.
     runs: [Run; 3],
     memory: Cell<u64>,
     memory_pages: Cell<u64>,
+    /// The space's own pages have been tables before: they are not zero.
+    used_before: Cell<bool>,
     sweep: Cell<u64>,
     alive: Links<AddressSpace>,
     dying: Links<AddressSpace>,
@@ -178,6 +181,7 @@ impl AddressSpace {
             run.pages.set(0);
         }
         self.free.set(0);
+        self.used_before.set(true);
         table(self.root.get()).clear();
         self.make_root();
     }
@@ -198,10 +202,13 @@ impl AddressSpace {
     fn take_page(&self) -> Option<Page> {
         let page = match self.free.get() {
             0 => {
-                let run = self.runs.iter().find(|run| run.pages.get() > 0)?;
+                let index = self.runs.iter().position(|run| run.pages.get() > 0)?;
+                let run = &self.runs[index];
                 run.pages.set(run.pages.get() - 1);
                 let page = table(run.next.replace(run.next.get() + PAGE_SIZE));
-                page.clear();
+                if index != 0 || self.used_before.get() {
+                    page.clear();
+                }
                 page
             }
             // An empty table that came back, with the link in its first entry.

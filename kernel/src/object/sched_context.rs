@@ -105,7 +105,6 @@ impl SchedContext {
 
     /// The threads that run on it have to be looked at anew.
     pub fn holders_changed(&self, k: &Kernel) {
-        k.cpu.reschedule();
         for thread in [self.owner.get(), self.user.get()].into_iter().flatten() {
             sched::requeue(k, thread);
         }

@@ -30,10 +30,16 @@ pub fn unqueue(k: &Kernel, thread: Ref<Thread>) {
 
 /// A thread's priority or time has changed: queues it anew if it may run.
 pub fn requeue(k: &Kernel, thread: Ref<Thread>) {
-    k.cpu.reschedule();
     unqueue(k, thread);
-    if k.cpu.current.get() != Some(thread) && thread.runnable() {
+    let current = k.cpu.current.get();
+    if current == Some(thread) {
+        k.cpu.reschedule();
+    } else if thread.runnable() {
         k.cpu.ready.push(thread, false);
+        // Whoever runs and is at least as urgent goes on.
+        if current.is_none_or(|current| !current.runnable() || k.cpu.ready.reaches_over(current.priority(), false)) {
+            k.cpu.reschedule();
+        }
     }
 }
 

@@ -20,8 +20,8 @@ struct Heartbeat {
     crash_at: Option<u64>,
     how: &'static str,
     end: Option<u64>,
-    /// The latest that a beat came, in ticks.
-    late: u64,
+    /// How late beats came, in ticks: the least and the most.
+    late: (u64, u64),
 }
 
 /// The server.
@@ -37,7 +37,8 @@ pub fn main(mut start: Start) -> ! {
     let mut replies = Replies::new(1);
     replies.fill(&mut start.slots).expect("memory for two Replies");
     let next = rt::time::now() + period;
-    let mut server = Heartbeat { memory, beats_of_this_instance: 0, period, next, report, crash_at, how, end, late: 0 };
+    let mut server =
+        Heartbeat { memory, beats_of_this_instance: 0, period, next, report, crash_at, how, end, late: (u64::MAX, 0) };
     rt::serve(&mut server, Start::ENDPOINT, replies)
 }
 
@@ -47,7 +48,8 @@ impl Server for Heartbeat {
     }
 
     fn timeout(&mut self, _: &mut Replies) {
-        self.late = self.late.max(rt::time::now().saturating_sub(self.next));
+        let late = rt::time::now().saturating_sub(self.next);
+        self.late = (self.late.0.min(late), self.late.1.max(late));
         self.next += self.period;
         self.beats_of_this_instance += 1;
         let beats = self.memory.change(|memory| {
@@ -58,7 +60,7 @@ impl Server for Heartbeat {
             log!("beat {beats}");
         }
         if self.end == Some(beats) {
-            log!("{beats} beats, that is all; at most {} ticks late", self.late);
+            log!("{beats} beats, that is all; {} to {} ticks late", self.late.0, self.late.1);
             let _ = Start::CONSOLE.halt(false);
         }
         if self.crash_at == Some(self.beats_of_this_instance) {

@@ -21,6 +21,7 @@ pub const RT: Suite = Suite {
         case("spin", spin),
         case("show", show),
         case("orders", orders),
+        case("given_up", given_up),
         case("appends", |bench| appends(bench, 2_000)),
         long("appends_10000", |bench| appends(bench, 10_000)),
         long("chaos", |bench| chaos::run(bench, 1, Duration::from_secs(600)).map(drop)),
@@ -189,8 +190,27 @@ fn orders(bench: &mut Bench<'_>) -> Result<()> {
     let line = report_of(bench, "crtos server restart vfs-proxy")?;
     same("restart", line.contains("was replaced on order"), true)?;
     let unknown = bench.sh("crtos server kill nobody")?;
-    same("nobody", (unknown.status, said(&unknown).contains("there are vfs-proxy, linux, heartbeat")), (1, true))?;
+    same(
+        "nobody",
+        (unknown.status, said(&unknown).contains("there are vfs-proxy, linux, heartbeat, mortal")),
+        (1, true),
+    )?;
     same("an unknown way", bench.sh("crtos server crash heartbeat --how well")?.status, 2)
+}
+
+/// A server that its policy leaves dead stays so until it is started again on order; what it keeps is still there then.
+fn given_up(bench: &mut Bench<'_>) -> Result<()> {
+    let before = row(bench, "mortal")?;
+    for round in 1..=2 {
+        bench.ok("crtos server kill mortal")?;
+        same("after its death", row(bench, "mortal")?.state, "dead".into())?;
+        let again = bench.sh("crtos server kill mortal")?;
+        same("once more", (again.status, said(&again).contains("crtos server restart")), (1, true))?;
+        bench.ok("crtos server restart mortal")?;
+        let after = row(bench, "mortal")?;
+        same("started again", (after.state.as_str(), after.generation), ("running", before.generation + round))?;
+    }
+    same("its vault", bench.ok("crtos log | grep 'mortal: generation' | tail -1")?.contains("vault Whole"), true)
 }
 
 /// The forwarder is killed over and over while a program appends: every line is there once, and the program saw no error.

@@ -47,16 +47,15 @@ fn ways(tree: &Tree) -> Result<Vec<Figure>> {
     Ok(longest.into_iter().map(figure).collect())
 }
 
-/// The latest beat of a thread that is more urgent than those that die beside it, and what their restarts take with its beats.
+/// How much later than undisturbed a thread beats that is more urgent than those that die beside it, and what their restarts take with
+/// its beats.
 fn bystander(tree: &Tree) -> Result<Vec<Figure>> {
     let realm = build::realm(tree, &build::manifest(tree, "bystander")?)?;
     let logs = tree.new_log_directory("bench-bystander")?;
     let mut running = Standalone::new(realm.directory.join("srtos.elf"), logs).counting().boot()?;
     let line = running.wait_for(" ticks late", LIMIT)?;
-    let late = line.rsplit(" at most ").next().and_then(|rest| rest.split(' ').next()?.parse().ok());
-    let mut figures = vec![
-        Figure::new("faults.bystander", late.with_context(|| line.clone())?, "instructions").at_most(MOST_DISTURBED),
-    ];
+    let disturbed = disturbed(&line).with_context(|| line.clone())?;
+    let mut figures = vec![Figure::new("faults.bystander", disturbed, "instructions").at_most(MOST_DISTURBED)];
     for server in ["small", "large"] {
         let restarts: Vec<u64> = running
             .said()
@@ -81,14 +80,21 @@ fn parse(line: &str) -> Option<(String, u64)> {
     Some((server.to_owned(), ticks.parse().ok()?))
 }
 
+/// The difference in "… that is all; A to B ticks late".
+fn disturbed(line: &str) -> Option<u64> {
+    let (least, most) = line.split_once("; ")?.1.strip_suffix(" ticks late")?.split_once(" to ")?;
+    most.parse::<u64>().ok()?.checked_sub(least.parse().ok()?)
+}
+
 #[cfg(test)]
 mod unit {
-    use super::parse;
+    use super::{disturbed, parse};
 
     #[test]
     fn a_line_is_read() {
         let line = "init: server a-b restarted, generation 2, 1234 ticks after its death";
         assert_eq!(parse(line), Some(("a-b".to_owned(), 1234)));
         assert_eq!(parse("init: server a restarted"), None);
+        assert_eq!(disturbed("bystander: 9 beats, that is all; 400 to 1500 ticks late"), Some(1100));
     }
 }

@@ -72,7 +72,7 @@ mod program {
     pub struct Console;
     impl Write for Console {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            for chunk in text.as_bytes().chunks(56) {
+            for chunk in text.as_bytes().chunks(16) {
                 let mut words = [0_u64; 8];
                 words[0] = chunk.len() as u64;
                 for (index, &byte) in chunk.iter().enumerate() {

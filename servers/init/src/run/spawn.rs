@@ -31,6 +31,7 @@ const OWN_TABLE: Cap<CapTable> = Start::CAP_TABLE;
 
 /// What belongs to a server as long as the system runs, and the slots that its objects have in init's table.
 pub struct Place {
+    index: usize,
     endpoint: Cap<Endpoint>,
     notification: Cap<Notification>,
     vault: Option<Cap<Frame>>,
@@ -77,6 +78,7 @@ impl Place {
         let memory = &mut machine.memory;
         let segments = memory.slots.take_run(MAX_SEGMENTS as u32).ok_or("init's capability table is full")?;
         Ok(Place {
+            index,
             endpoint: memory.make(0)?,
             notification: memory.make(0)?,
             vault: (vault != 0).then(|| memory.make(vault)).transpose()?,
@@ -99,6 +101,12 @@ impl Place {
 
     /// Takes back what the instance held; without a vault also what it had made.
     pub fn clear(&mut self) -> Result<(), String> {
+        // What maps its memory goes first: else each frame would be looked for in all of it.
+        window::hide_notes(self.index)?;
+        for slot in [self.thread.slot(), self.space.slot()] {
+            OWN_TABLE.revoke(slot).say("revoking its thread and space")?;
+            OWN_TABLE.delete(slot).say("deleting its thread and space")?;
+        }
         OWN_TABLE.revoke(self.instance.slot()).say("revoking the instance's memory")?;
         if self.vault.is_none() {
             OWN_TABLE.revoke(self.lasting.slot()).say("revoking what it had made")?;

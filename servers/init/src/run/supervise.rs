@@ -88,6 +88,7 @@ impl Supervisor {
                 log!("init is made to crash: {way}");
                 rt::crash::by(way);
             }
+            self.shared.set_pace(self.shared.idle_pace());
             self.shared.busy.store(false, Ordering::SeqCst);
             if self.next().is_none()
                 && let Ok(message) = self.faults.receive(None, None)

@@ -129,6 +129,11 @@ impl Shared {
         self.wards.iter().filter(|ward| ward.is(state::CONDEMNED)).map(|ward| ward.rebuild).max().unwrap_or(0)
     }
 
+    /// The priority at which the builder waits for work: then the warden has to raise it for few only.
+    pub fn idle_pace(&self) -> u8 {
+        self.wards.iter().map(|ward| ward.rebuild).min().unwrap_or(0)
+    }
+
     /// Gives the builder a priority.
     pub fn set_pace(&self, priority: u8) {
         if self.pace.swap(priority, Ordering::Relaxed) != priority {

@@ -1,11 +1,12 @@
 //! The warden: init's more urgent thread. It hears of faults, looks whether servers spin, and takes orders; it stops who is condemned, and
 //! leaves all the rest to the builder, at a priority that disturbs nobody who has nothing to do with it.
 //!
+//! It receives without a Reply: so a thread that faulted stays where it is, and one whose budget is used up goes on with its next period.
+//!
 //! Rules: every turn is a handful of kernel calls. It does not allocate, write to the console, or wait for anybody: the builder may have been
 //! interrupted in the middle of either.
 #![allow(unsafe_code)] // A thread's entry.
 
-use super::board::ORDER_BIT;
 use super::machine::Machine;
 use super::ward::{Charge, Shared, state};
 use super::{Say, window};
@@ -18,13 +19,13 @@ use init::orders::Order;
 use init::watch::Watch;
 use ipc::MessageBuffer;
 use ipc::board::outcome;
-use ipc::message::{LABEL_BUDGET, LABEL_FAULT, Registers, Trace};
+use ipc::message::{LABEL_FAULT, Registers, Trace};
 use ipc::slots::{boot, layout};
 use rt::calls::time::Policy;
-use rt::{Answer, Caller, Cap, Endpoint, Frame, Message, Protection, Replies, SchedContext, Server, Start, Thread};
+use rt::{Cap, Endpoint, Error, Frame, Message, Protection, SchedContext, Start, Thread};
 
-/// How often one of the servers is looked at.
-const LOOK_MS: u64 = 50;
+/// How often somebody is looked at: one of the servers and the builder by turns, for a look at both would take too long.
+const LOOK_MS: u64 = 25;
 /// Processor time that a server may use in one turn of its event loop, and the builder for one piece of its work.
 const TURN_MS: u64 = 2_000;
 /// So long a rebuild may be kept waiting by more urgent programs; then it goes on at the server's own priority.
@@ -38,11 +39,16 @@ const ENTRY: u64 = 8;
 /// Interrupts enabled, and the bit that is always set.
 const FLAGS: u64 = 0x202;
 
+/// A thread's state that it does not leave by itself.
+const FAULTED: u64 = 6;
+
 /// The thread's state.
 struct Warden {
     shared: &'static Shared,
     watches: Vec<Looked>,
     builder: Watch,
+    /// The builder's turn to be looked at.
+    builder_next: bool,
     /// Which server is looked at next, and when.
     look_at: usize,
     look_when: u64,
@@ -59,7 +65,6 @@ struct Looked {
 struct Luggage {
     warden: Warden,
     endpoint: Cap<Endpoint>,
-    replies: Replies,
 }
 
 /// Starts it. Its own faults go to `faults`.
@@ -68,14 +73,12 @@ pub fn start(machine: &mut Machine, shared: &'static Shared, faults: Cap<Endpoin
     let stack: Cap<Frame> = memory.make(STACK)?;
     let thread: Cap<Thread> = memory.make(0)?;
     let time: Cap<SchedContext> = memory.make(0)?;
-    let mut replies = Replies::new(1);
-    replies.adopt(memory.make(0)?);
     let data = Protection::READ | Protection::WRITE;
     Start::ADDRESS_SPACE.map(stack, 0, STACK_TOP - STACK, STACK / 4096, data).say("the warden's stack")?;
     let mut watches = Vec::new();
     watches.resize_with(shared.wards.len(), Looked::default);
-    let warden = Warden { shared, watches, builder: Watch::default(), look_at: 0, look_when: 0 };
-    let luggage = Box::leak(Box::new(Luggage { warden, endpoint: machine.endpoint, replies }));
+    let warden = Warden { shared, watches, builder: Watch::default(), builder_next: false, look_at: 0, look_when: 0 };
+    let luggage = Box::leak(Box::new(Luggage { warden, endpoint: machine.endpoint }));
     // The page is the builder's too: the two use different parts of it.
     let buffer = Some((Cap::new(boot::BUFFER), 0));
     thread
@@ -99,8 +102,18 @@ pub fn start(machine: &mut Machine, shared: &'static Shared, faults: Cap<Endpoin
 }
 
 extern "C" fn run(luggage: &'static mut Luggage) -> ! {
-    let replies = core::mem::replace(&mut luggage.replies, Replies::new(0));
-    rt::serve(&mut luggage.warden, luggage.endpoint, replies)
+    let Luggage { warden, endpoint } = luggage;
+    loop {
+        match endpoint.receive(None, Some(warden.look_when)) {
+            Ok(message) => match message.signal() {
+                Some(_) => warden.orders(),
+                None => warden.message(&message),
+            },
+            Err(Error::TimedOut) => warden.looks(),
+            // The endpoint is init's own, and nobody stops this thread.
+            Err(error) => panic!("receive: {error}"),
+        }
+    }
 }
 
 /// Where the builder is sent if its work does not come to an end.
@@ -112,16 +125,17 @@ impl Warden {
     /// The builder has work of this priority.
     fn summon(&self, priority: u8) {
         let shared = self.shared;
-        let now = shared.pace.load(Ordering::Relaxed);
-        shared.set_pace(if shared.busy.load(Ordering::Relaxed) { now.max(priority) } else { priority });
-        // Its notification is there as long as it is.
+        shared.set_pace(shared.pace.load(Ordering::Relaxed).max(priority));
+        // The notification is there as long as init is.
         let _ = shared.bell.signal();
     }
 
     fn condemn(&self, index: usize, charge: Charge, words: [u64; 4], order: Option<u32>) {
         let ward = &self.shared.wards[index];
-        // It may still run. If its memory has gone by itself, it does not.
-        let _ = ward.thread.suspend();
+        if charge != Charge::Fault {
+            // It may still run. If its memory has gone by itself, it does not.
+            let _ = ward.thread.suspend();
+        }
         ward.condemn(charge, words, order);
         self.summon(ward.rebuild);
     }
@@ -214,13 +228,19 @@ impl Warden {
     }
 
     fn builder_lives(&self) -> bool {
-        Start::THREAD.state().is_ok_and(|thread| thread.state != 6)
+        Start::THREAD.state().is_ok_and(|thread| thread.state != FAULTED)
     }
 
     /// Looks at the builder: who waits for too long is served at its own priority, and endless work ends.
     fn look_at_builder(&mut self) {
         let shared = self.shared;
         let Ok(thread) = Start::THREAD.state() else { return };
+        if thread.state == FAULTED {
+            return;
+        }
+        if let Some(board) = &shared.board {
+            board.turn();
+        }
         let limit = rt::time::milliseconds(TURN_MS, shared.tsc_khz);
         let done = shared.done.load(Ordering::Relaxed);
         if self.builder.look(done, thread.consumed, thread.state >= 2, limit).is_some() {
@@ -249,6 +269,29 @@ impl Warden {
             shared.set_pace(shared.pace.load(Ordering::Relaxed).max(priority));
         }
     }
+
+    /// A thread has faulted, or has used up its budget.
+    fn message(&self, message: &Message) {
+        let index = (message.badge & 0xffff) as usize;
+        let known = self.shared.wards.get(index);
+        let known = known.is_some_and(|ward| ward.is(state::ALIVE) && ward.id.load(Ordering::Relaxed) == message.badge);
+        // Otherwise it is of an instance that is condemned already.
+        if known && message.label() == LABEL_FAULT {
+            self.condemn(index, Charge::Fault, core::array::from_fn(|index| message.word(index)), None);
+        }
+    }
+
+    /// What is done every now and then.
+    fn looks(&mut self) {
+        self.look_when = rt::time::now() + rt::time::milliseconds(LOOK_MS, self.shared.tsc_khz);
+        self.builder_next = !self.builder_next;
+        if self.builder_next {
+            self.look_at_builder()
+        } else {
+            self.look()
+        }
+        self.orders();
+    }
 }
 
 /// Turns that a server's event loop has noted.
@@ -257,46 +300,4 @@ fn turns(index: usize) -> u64 {
     let mut turns = [0; 8];
     window::note(index).copy_out(TURNS, &mut turns);
     u64::from_ne_bytes(turns)
-}
-
-impl Server for Warden {
-    fn message(&mut self, message: &Message, caller: Caller, _: &mut Replies) -> Option<(Caller, Answer)> {
-        let known = self.shared.wards.get((message.badge & 0xffff) as usize);
-        let known = known.is_some_and(|ward| ward.is(state::ALIVE) && ward.id.load(Ordering::Relaxed) == message.badge);
-        match message.label() {
-            LABEL_FAULT if known => {
-                let words = core::array::from_fn(|index| message.word(index));
-                self.condemn((message.badge & 0xffff) as usize, Charge::Fault, words, None);
-            }
-            // It goes on when its next period begins.
-            LABEL_BUDGET => {}
-            // Of an instance that is condemned already.
-            _ => {}
-        }
-        // Who is stopped is not there to be answered; that is no error.
-        Some((caller, Answer::new(0, &[])))
-    }
-
-    fn signal(&mut self, bits: u64, _: &mut Replies) {
-        if bits & ORDER_BIT != 0 {
-            self.orders();
-        }
-    }
-
-    fn timeout(&mut self, _: &mut Replies) {
-        self.look_when = rt::time::now() + rt::time::milliseconds(LOOK_MS, self.shared.tsc_khz);
-        if !self.builder_lives() {
-            return;
-        }
-        if let Some(board) = &self.shared.board {
-            board.turn();
-        }
-        self.look();
-        self.look_at_builder();
-        self.orders();
-    }
-
-    fn deadline(&self) -> Option<u64> {
-        Some(self.look_when)
-    }
 }

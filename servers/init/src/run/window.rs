@@ -21,14 +21,19 @@ const SPACE: Cap<AddressSpace> = Start::ADDRESS_SPACE;
 /// Where the message buffers of the servers' instances are seen, a page each.
 const NOTES: u64 = 0x48_0000_0000;
 
-/// Shows the notes that an instance's event loop makes in its message buffer, until the buffer ends with the instance.
+/// Shows the notes that an instance's event loop makes in its message buffer.
 pub fn show_notes(index: usize, buffer: Cap<Frame>) -> Result<(), String> {
     SPACE.map(buffer, 0, NOTES + index as u64 * 4096, 1, Protection::READ).say("mapping its message buffer")
 }
 
+/// The instance ends.
+pub fn hide_notes(index: usize) -> Result<(), String> {
+    SPACE.unmap(NOTES + index as u64 * 4096, 1).say("unmapping its message buffer")
+}
+
 /// The page that [`show_notes`] has mapped; to be read while that instance lives.
 pub fn note(index: usize) -> Mapping {
-    // SAFETY: mapped, read only, as long as the instance lives; a read later than that is a fault of init's, as any other.
+    // SAFETY: mapped, read only, from `show_notes` to `hide_notes`; a read at another time is a fault of init's, as any other.
     unsafe { Mapping::new(NOTES as usize + index * 4096, 4096) }
 }
 

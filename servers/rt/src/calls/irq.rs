@@ -69,7 +69,12 @@ impl Cap<Console> {
     /// Appends at most [`CONSOLE_CHUNK`] bytes to the console.
     pub fn write(self, bytes: &[u8]) -> Result {
         let bytes = &bytes[..bytes.len().min(CONSOLE_CHUNK)];
-        self.invoke(Call::ConsoleWrite, pack(bytes)).map(drop)
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let done = super::invoke_partial(Call::ConsoleWrite, self.slot, pack(rest))?;
+            rest = &rest[rest.len().min(done.max(1) as usize)..];
+        }
+        Ok(())
     }
 
     /// Ends this system.
