@@ -97,6 +97,8 @@ pub trait Builder {
     fn boot(&self, wanted: &Wanted, name: &str, work: &Path) -> Result<Vm>;
     /// What boots the image of that manifest alone.
     fn standalone(&self, manifest: &str, name: &str) -> Result<Standalone>;
+    /// A program of `src/bin`, built for Linux.
+    fn program(&self, name: &str) -> Result<PathBuf>;
     /// The program behind `./x`.
     fn front_door(&self) -> Result<PathBuf>;
     /// An empty directory for that suite.

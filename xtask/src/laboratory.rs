@@ -8,6 +8,7 @@ use tests::standalone::Standalone;
 use tests::suite::{Builder, State, Wanted};
 use tests::vm::Vm;
 
+use crate::build::cargo;
 use crate::guest::{self, Kind};
 use crate::tree::Tree;
 use crate::{build, setup};
@@ -49,6 +50,11 @@ impl Builder for Laboratory<'_> {
         let realm = build::realm(self.tree, &build::manifest(self.tree, manifest)?)?;
         let logs = self.tree.new_log_directory(&format!("test-{name}-{manifest}"))?;
         Ok(Standalone::new(realm.directory.join("srtos.elf"), logs))
+    }
+
+    fn program(&self, name: &str) -> Result<PathBuf> {
+        cargo(self.tree, "a program for the tests", &["build", "--release", "--package", "tests", "--bin", name])?;
+        Ok(self.tree.target.join("release").join(name))
     }
 
     fn front_door(&self) -> Result<PathBuf> {

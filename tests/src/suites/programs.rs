@@ -22,7 +22,8 @@ pub const RT: Suite = Suite {
         case("files", files),
         case("digest", digest),
         case("not_a_program", not_a_program),
-        case("unknown_call", unknown_call),
+        case("abi", abi),
+        case("ends", ends),
         case("scheduling", scheduling),
         case("cyclictest", one_cyclictest),
         case("direct_io", direct_io),
@@ -117,10 +118,29 @@ fn not_a_program(bench: &mut Bench<'_>) -> Result<()> {
     echo(bench)
 }
 
-fn unknown_call(bench: &mut Bench<'_>) -> Result<()> {
-    let script = "$r = syscall(9999); print \"$r \", $! + 0, \"\\n\"";
-    let output = crtos_run(bench, &["/usr/bin/perl", "-e", script], b"")?;
-    same("system call 9999", String::from_utf8_lossy(&output.stdout).into_owned(), "-1 38\n".into())
+/// What a program may rely on, point by point.
+fn abi(bench: &mut Bench<'_>) -> Result<()> {
+    let program = program(bench, "abi")?;
+    bench.limit = Duration::from_secs(120);
+    as_native(bench, &[&program], b"")?;
+    same("status", crtos_run(bench, &[&program], b"")?.status, 0)
+}
+
+/// The ways in which a program can end by itself.
+fn ends(bench: &mut Bench<'_>) -> Result<()> {
+    let program = program(bench, "abi")?;
+    for (way, status, said) in [("abort", 128 + 6, ""), ("segv", 128 + 11, ""), ("leader", 9, "outlived\n")] {
+        let output = crtos_run(bench, &[&program, way], b"")?;
+        same(way, (output.status, String::from_utf8_lossy(&output.stdout).as_ref()), (status, said))?;
+    }
+    Ok(())
+}
+
+/// A program of ours where the machine sees it.
+fn program(bench: &Bench<'_>, name: &str) -> Result<String> {
+    let copy = bench.scratch.join(name);
+    fs::copy(bench.builder.program(name)?, &copy)?;
+    Ok(copy.display().to_string())
 }
 
 fn scheduling(bench: &mut Bench<'_>) -> Result<()> {

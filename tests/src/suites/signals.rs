@@ -15,7 +15,6 @@ pub const RT: Suite = Suite {
         case("kill", |bench| ends_by(bench, "KILL", 9)),
         case("own", own),
         case("broken_pipe", broken_pipe),
-        case("fault", fault),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -50,10 +49,4 @@ fn own(bench: &mut Bench<'_>) -> Result<()> {
 fn broken_pipe(bench: &mut Bench<'_>) -> Result<()> {
     let script = "crtos run /usr/bin/yes | head -1; echo ${PIPESTATUS[0]}";
     same("yes", bench.ok(script)?, "y\n141\n".into())
-}
-
-fn fault(bench: &mut Bench<'_>) -> Result<()> {
-    bench.ok("printf 'int main(void){*(volatile int*)8=1;return 0;}' | gcc -x c -o null -")?;
-    same("a null pointer", bench.sh("crtos run ./null")?.status, 128 + 11)?;
-    bench.ok("crtos run /bin/true").map(drop)
 }
