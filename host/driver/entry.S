@@ -37,6 +37,7 @@ crtos_entry_page:
 	sgdt	(%rsp)			/* 10 bytes */
 	movw	%ds, 10(%rsp)
 	movw	%es, 12(%rsp)
+	movw	%ss, 14(%rsp)		/* null, if the last interrupt came from user mode */
 	sidt	16(%rsp)		/* 10 bytes */
 	movq	%rsp, %rbp
 	movq	%cr3, %rbx
@@ -74,6 +75,7 @@ crtos_enter:
 	lidt	16(%rsp)
 	movw	10(%rsp), %ds
 	movw	12(%rsp), %es
+	movw	14(%rsp), %ss
 	stgi
 	movl	$MSR_EFER, %ecx
 	rdmsr

@@ -1,15 +1,18 @@
-//! How fast this machine's clocks run, for cells, if the configuration does not say.
+//! How fast this machine's clocks run, for cells.
 //!
 //! Measured against the ACPI PM timer on a CPU that was just given to a cell, so nobody else uses its APIC timer.
 #![allow(unsafe_code)] // Time stamp counter and a port.
 
 use core::arch::x86_64::_rdtsc;
 use core::hint::spin_loop;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use x86_64::instructions::port::PortReadOnly;
 
 use crate::apic::{self, register};
 use crate::cell::PLATFORM;
+use crate::say;
+use crate::units::rates::{self, Rates};
 
 /// Rate of the PM timer.
 const PM_HZ: u64 = 3_579_545;
@@ -20,10 +23,6 @@ const SPAN: u32 = (PM_HZ / 50) as u32;
 /// A sample is good if it took no longer than this (about 6 us): then nothing came in between.
 const GOOD: u32 = 20;
 const TRIES: u32 = 200;
-/// Two measurements agree if they differ by no more than one part in so many.
-const TOLERANCE: u32 = 200;
-/// Measurements after the first one, at most.
-const REPETITIONS: u32 = 5;
 /// Polls of the PM timer before it is taken for dead.
 const PATIENCE: u32 = 10_000_000;
 
@@ -57,44 +56,41 @@ fn sample(port: u16) -> Sample {
     best.1
 }
 
-/// Rates in kHz.
-#[derive(Clone, Copy)]
-struct Rates {
-    apic: u32,
-    tsc: u32,
+/// The machine's rates were measured since the hypervisor was enabled.
+static MEASURED: AtomicBool = AtomicBool::new(false);
+
+/// Once, at enable.
+pub fn init() {
+    MEASURED.store(false, Ordering::Release);
 }
 
-impl Rates {
-    fn agree(self, other: Rates) -> bool {
-        let close = |a: u32, b: u32| a.abs_diff(b) <= a / TOLERANCE;
-        close(self.apic, other.apic) && close(self.tsc, other.tsc)
-    }
+/// Whether the rates that cells are told can be relied on.
+#[must_use]
+pub fn known() -> bool {
+    MEASURED.load(Ordering::Acquire) || PLATFORM.lock().pm_timer == 0
 }
 
-/// Measures what is not known yet. This CPU's APIC timer is free.
+/// Measures, if that was not done yet. This CPU's APIC timer is free.
 ///
-/// A clock can jump while it is measured (an emulator that was stopped for a while), so a measurement counts if the next one agrees.
+/// What the configuration or Linux says is not just taken over: Linux measures too, and on an emulated or busy machine it may be far off.
 pub fn measure() {
-    let platform = *PLATFORM.lock();
-    if platform.pm_timer == 0 || platform.apic_khz != 0 && platform.tsc_khz != 0 {
+    if known() {
         return;
     }
-    let Some(mut rates) = measure_once(platform.pm_timer) else { return };
-    for _ in 0..REPETITIONS {
-        let Some(again) = measure_once(platform.pm_timer) else { return };
-        let agreed = again.agree(rates);
-        rates = again;
-        if agreed {
-            break;
-        }
-    }
+    let port = PLATFORM.lock().pm_timer;
+    let Some(rates) = rates::settle(|| measure_once(port)) else {
+        say!(
+            "the rates of the clocks cannot be told: measurements disagree, or the PM timer at port {port:#x} stands still"
+        );
+        return;
+    };
     let mut platform = PLATFORM.lock();
-    if platform.apic_khz == 0 {
-        platform.apic_khz = rates.apic;
+    if platform.tsc_khz != 0 && rates::choose(platform.tsc_khz, rates.tsc) != platform.tsc_khz {
+        say!("the TSC was said to run at {} kHz and runs at {} kHz", platform.tsc_khz, rates.tsc);
     }
-    if platform.tsc_khz == 0 {
-        platform.tsc_khz = rates.tsc;
-    }
+    platform.apic_khz = rates::choose(platform.apic_khz, rates.apic);
+    platform.tsc_khz = rates::choose(platform.tsc_khz, rates.tsc);
+    MEASURED.store(true, Ordering::Release);
 }
 
 fn measure_once(port: u16) -> Option<Rates> {

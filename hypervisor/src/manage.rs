@@ -14,8 +14,8 @@ use crate::cell::{self, Cell};
 use crate::cpu::{Cpu, flush_cell, resume};
 use crate::memory::host;
 use crate::memory::nested::{APIC_PAGE, root_parts};
-use crate::percpu::NO_VECTOR;
-use crate::{devices, percpu, say};
+use crate::percpu::{NO_VECTOR, Shared};
+use crate::{clock, devices, percpu, say};
 
 /// Biggest configuration.
 const MAX_CONFIG: u64 = 64 << 10;
@@ -215,12 +215,7 @@ fn create_from(cpu: &Cpu, bytes: &'static [u8], pages: u64, count: usize) -> Res
         shared.park.store(true, Ordering::Release);
     }
     drop(suspended);
-    // Its CPUs park, and measure the clocks if nobody did yet: the communication region tells the rates.
-    for shared in cell.shared_cpus() {
-        while shared.park.load(Ordering::Acquire) {
-            core::hint::spin_loop();
-        }
-    }
+    wait_until_parked(cell.shared_cpus());
     say!("cell {id} \"{}\" created", config.name());
     Ok(id)
 }
@@ -282,6 +277,15 @@ fn strip(cpu: &Cpu, cell: &'static Cell, config: &CellConfig<'static>) {
 
 // ---- stop, load, start ----
 
+/// Waits until CPUs that were asked to park have done so.
+fn wait_until_parked(cpus: impl Iterator<Item = &'static Shared>) {
+    for shared in cpus {
+        while shared.park.load(Ordering::Acquire) {
+            core::hint::spin_loop();
+        }
+    }
+}
+
 /// Stops the cell's CPUs. The cell agreed, or was not asked because it is at its end.
 fn halt(cpu: &Cpu, cell: &'static Cell) {
     cpu.suspend(cell);
@@ -337,6 +341,13 @@ pub fn start(cpu: &mut Cpu, id: u32) -> Result<(), Error> {
     let cell = find(id)?;
     ask_to_stop(cpu, cell)?;
     halt(cpu, cell);
+    // When they can be suspended again, its CPUs have parked, and measured the clocks if nobody did before.
+    cpu.suspend(cell);
+    cell.shared_cpus().for_each(resume);
+    if !clock::known() {
+        say!("cell {id}: not started without knowing the clocks: start it again");
+        return Err(Error::Busy);
+    }
     if cell.loadable.load(Ordering::Acquire) {
         let root = cell::root();
         let _suspended = RootSuspended::new(cpu);
@@ -389,11 +400,7 @@ pub fn destroy(cpu: &mut Cpu, id: u32) -> Result<(), Error> {
     }
     drop(suspended);
     // The CPUs went on, took root's context, and so left the cell's tables. Wait until the last one did.
-    for shared in config.cpus().filter_map(percpu::get) {
-        while shared.park.load(Ordering::Acquire) {
-            core::hint::spin_loop();
-        }
-    }
+    wait_until_parked(config.cpus().filter_map(percpu::get));
     say!("cell {id} \"{}\" destroyed", config.name());
     cell.free();
     tell_others(cpu, id);

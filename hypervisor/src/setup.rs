@@ -24,7 +24,7 @@ use crate::svm::vcpu::{SvmVcpu, paging_levels};
 use crate::svm::vmcb::Vmcb;
 use crate::units::msr;
 use crate::vendor::{CellContext, LinuxFrame, Vcpu};
-use crate::{apic, console, entry, guest, idt, say, x86};
+use crate::{apic, clock, console, entry, guest, idt, say, x86};
 
 /// Bytes at the end of the hypervisor memory that hold the driver's tables.
 const BOOT_TABLES: u64 = 64 << 10;
@@ -75,9 +75,10 @@ pub extern "C" fn enter(number: u32, area: &'static PerCpu, frame: &LinuxFrame, 
         (cpu, error) => {
             if cpu.is_some() {
                 SvmVcpu::release();
-                // SAFETY: the tables that this CPU came with.
-                unsafe { load_tables(boot_tables) };
             }
+            // The first CPU may have ours without having come any further.
+            // SAFETY: the tables that this CPU came with.
+            unsafe { load_tables(boot_tables) };
             error.into()
         }
     }
@@ -154,6 +155,7 @@ fn once(number: u32) -> Result<(), Error> {
     say!("hypervisor on {} CPUs, memory {:#x} at {:#x}", entry::online_cpus(), memory.size(), memory.phys_start());
     check_cpu()?;
     apic::init()?;
+    clock::init();
     root_cell(number, &system)?;
     *PARKING.lock() = Some(parking()?);
     Ok(())
@@ -193,7 +195,11 @@ fn root_cell(number: u32, system: &SystemConfig<'static>) -> Result<(), Error> {
     };
     let root = Cell::new(0, *SYSTEM.lock(), None)?;
     let config = root.config();
-    for region in config.memory() {
+    for (index, region) in config.memory().iter().enumerate() {
+        if !host::in_reach(region.phys_start(), region.size()) || !host::in_reach(region.virt_start(), region.size()) {
+            say!("memory region {index} of the root cell: this machine has no such addresses");
+            return Err(Error::Invalid);
+        }
         root.memory.map_region(region)?;
     }
     root.memory.map_apic()?;

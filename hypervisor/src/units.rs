@@ -5,4 +5,5 @@ pub mod ioapic;
 pub mod ivshmem;
 pub mod msr;
 pub mod pci;
+pub mod rates;
 pub mod remap;

@@ -17,6 +17,8 @@ pub struct Inmate {
     pub name: &'static str,
     /// Its CPUs.
     pub cpus: Vec<u32>,
+    /// It is not asked before it is stopped.
+    pub passive: bool,
     /// Machine address and size of its memory, which begins at 0 for the cell.
     pub memory: (u64, u64),
     /// Address of its communication region.
@@ -49,13 +51,15 @@ impl Inmate {
         let mut memory = self.regions.clone();
         memory.push(Memory::new(self.memory.0, 0, self.memory.1, ram | MemoryFlags::LOADABLE | MemoryFlags::DMA));
         memory.push(Memory::new(0, self.comm, 4096, comm));
+        let mut flags = CellFlags::VIRTUAL_CONSOLE_PERMITTED;
+        flags.set(CellFlags::PASSIVE_COMMREG, self.passive);
         let mut cpu_set = [0; 32];
         for cpu in &self.cpus {
             cpu_set[*cpu as usize / 8] |= 1 << (cpu % 8);
         }
         let parts = CellParts {
             name: self.name,
-            flags: CellFlags::VIRTUAL_CONSOLE_PERMITTED,
+            flags,
             cpu_set: &cpu_set,
             memory: &memory,
             irqchips: &self.chips,

@@ -99,6 +99,8 @@ pub trait Builder {
     fn standalone(&self, manifest: &str, name: &str) -> Result<Standalone>;
     /// A program of `src/bin`, built for Linux.
     fn program(&self, name: &str) -> Result<PathBuf>;
+    /// A module for the kernel, built from `host/driver/tests/NAME/`.
+    fn module(&self, name: &str, kernel: Flavour) -> Result<PathBuf>;
     /// The program behind `./x`.
     fn front_door(&self) -> Result<PathBuf>;
     /// An empty directory for that suite.

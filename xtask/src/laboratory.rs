@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tests::standalone::Standalone;
-use tests::suite::{Builder, State, Wanted};
+use tests::suite::{Builder, Flavour, State, Wanted};
 use tests::vm::Vm;
 
 use crate::build::cargo;
@@ -55,6 +55,11 @@ impl Builder for Laboratory<'_> {
     fn program(&self, name: &str) -> Result<PathBuf> {
         cargo(self.tree, "a program for the tests", &["build", "--release", "--package", "tests", "--bin", name])?;
         Ok(self.tree.target.join("release").join(name))
+    }
+
+    fn module(&self, name: &str, kernel: Flavour) -> Result<PathBuf> {
+        let unpacked = setup::kernel::get(self.tree, kernel)?;
+        build::module::of_tests(self.tree, &unpacked, kernel.name(), name)
     }
 
     fn front_door(&self) -> Result<PathBuf> {

@@ -273,6 +273,9 @@ impl Hypervisor {
             ENOENT => anyhow!("there is no cell \"{cell}\": create it first (crtos cell create)"),
             EPERM => anyhow!("cannot {verb} cell \"{cell}\": a cell is locked, or this one refuses"),
             ENXIO => anyhow!("{NOT_ENABLED}"),
+            EBUSY => anyhow!(
+                "cannot {verb} cell \"{cell}\": the machine's clocks could not be measured (crtos console); try again"
+            ),
             EINVAL => anyhow!(
                 "cannot {verb} cell \"{cell}\": not in its present state, or not with this image; see the kernel's log"
             ),

@@ -11,7 +11,7 @@ use spin::Mutex;
 
 use super::paging::{PageTable, Tables};
 use super::pool::Pool;
-use crate::percpu;
+use crate::{percpu, say};
 
 /// Where the hypervisor memory is mapped.
 pub const BASE: u64 = 0xffff_ffff_f000_0000;
@@ -163,8 +163,19 @@ pub fn build() -> Result<u64, Error> {
     Ok(root)
 }
 
+/// Whether this machine has such addresses at all: an entry of a table with others is a fault.
+#[must_use]
+pub fn in_reach(phys: u64, size: u64) -> bool {
+    let limit = 1 << (crate::x86::cpuid(0x8000_0008, 0)[0] & 0xff).min(52);
+    phys.checked_add(size).is_some_and(|end| end <= limit)
+}
+
 /// Maps device registers, uncached. They stay mapped.
 pub fn map_device(phys: u64, size: u64) -> Result<usize, Error> {
+    if !in_reach(phys, size) {
+        say!("device registers at {phys:#x}: this machine has no such addresses");
+        return Err(Error::Invalid);
+    }
     let offset = phys & (PAGE - 1);
     let length = (size + offset).next_multiple_of(PAGE);
     // 2 MiB steps, so that big register areas get big pages.

@@ -20,6 +20,8 @@ pub const RT: Suite = Suite {
         case("ten_under_load", |bench| under_load(bench, 10)),
         long("hundred_under_load", |bench| under_load(bench, 100)),
         case("cpus_come_back", cpus_come_back),
+        case("processor_state", |bench| processor_state(bench, Flavour::Rt, 10)),
+        long("processor_state_hundred", |bench| processor_state(bench, Flavour::Rt, 100)),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -31,6 +33,7 @@ pub const STOCK: Suite = Suite {
     cases: &[
         case("once", once),
         case("ten_under_load", |bench| under_load(bench, 10)),
+        case("processor_state", |bench| processor_state(bench, Flavour::Stock, 10)),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
 };
@@ -63,6 +66,21 @@ fn cpus_come_back(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok(&format!("set -e\n{}", script(before)))?;
     repeat_under_load(bench, 20, &(script(from_ref(create)) + &script(from_ref(destroy))))?;
     bench.ok(&format!("set -e\n{}", script(after))).map(drop)
+}
+
+/// Whatever a processor holds is the same before and after it enters the hypervisor, before and after it leaves it, and over both: the
+/// module compares on each processor, right there.
+fn processor_state(bench: &mut Bench<'_>, kernel: Flavour, times: u32) -> Result<()> {
+    let module = bench.builder.module("cpustate", kernel)?;
+    let figures = "cd /sys/module/cpustate/parameters && cat checked wrong";
+    bench.ok(&format!("insmod /usr/lib/crtos/crtos.ko && insmod {}", module.display()))?;
+    repeat_under_load(bench, times, "crtos enable\ncrtos disable\n")?;
+    let counts = bench.ok(figures)?;
+    bench.ok("rmmod cpustate crtos")?;
+    if counts != format!("{}\n0\n", 4 * 3 * times) {
+        bail!("comparisons and differences: {counts}{}", bench.ok("dmesg | grep cpustate: | tail -n 20")?);
+    }
+    Ok(())
 }
 
 fn repeat_under_load(bench: &mut Bench<'_>, times: u32, round: &str) -> Result<()> {

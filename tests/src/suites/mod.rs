@@ -2,6 +2,7 @@
 
 mod authority;
 mod cycle;
+mod enable;
 mod escape;
 mod front_door;
 mod image;
@@ -33,6 +34,7 @@ pub const ALL: &[&Suite] = &[
     &signals::RT,
     &servers::RT,
     &cycle::RT,
+    &enable::SUITE,
     &programs::STOCK,
     &cycle::STOCK,
     &inmates::SUITE,

@@ -1,4 +1,4 @@
-//! `crtos.ko`, built by the kernel's own build system against the unpacked headers.
+//! `crtos.ko` and modules for tests, built by the kernel's own build system against the unpacked headers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,38 @@ use tests::machine::Kernel;
 use crate::run;
 use crate::tree::{Tree, say};
 
-/// Builds the module for that kernel; out of the tree, because kbuild writes beside the sources.
+/// Builds `crtos.ko` for that kernel.
 pub fn build(tree: &Tree, kernel: &Kernel, flavour: &str) -> Result<PathBuf> {
+    make(tree, kernel, "host/driver", &tree.build.join("driver").join(flavour), "crtos.ko")
+}
+
+/// Builds the module of the tests with that name for that kernel.
+pub fn of_tests(tree: &Tree, kernel: &Kernel, flavour: &str, name: &str) -> Result<PathBuf> {
+    let work = tree.build.join("test-modules").join(flavour).join(name);
+    make(tree, kernel, &format!("host/driver/tests/{name}"), &work, &format!("{name}.ko"))
+}
+
+/// Out of the tree, because kbuild writes beside the sources.
+fn make(tree: &Tree, kernel: &Kernel, source: &str, work: &Path, module: &str) -> Result<PathBuf> {
     let _guard = tree.lock("module")?;
-    let source = tree.root.join("host/driver");
-    let work = tree.build.join("driver").join(flavour);
-    let module = work.join("crtos.ko");
+    let source = tree.root.join(source);
+    let module = work.join(module);
     let stamp = work.join("release");
     let same_kernel = fs::read_to_string(&stamp).is_ok_and(|release| release == kernel.release);
     if !same_kernel {
-        let _ = fs::remove_dir_all(&work);
+        let _ = fs::remove_dir_all(work);
     }
-    fs::create_dir_all(&work)?;
-    let changed = copy_changed(&source, &work)?;
+    fs::create_dir_all(work)?;
+    let changed = copy_changed(&source, work)?;
     if changed || !module.exists() {
-        say(&format!("building crtos.ko for {}", kernel.release));
+        let name = module.file_name().unwrap_or_default().display();
+        say(&format!("building {name} for {}", kernel.release));
         // A failed build must not leave an older module behind.
         let _ = fs::remove_file(&module);
         run::quietly(
             Command::new("make").arg("-C").arg(&kernel.headers).arg(format!("M={}", work.display())).arg("modules"),
         )
-        .context("building crtos.ko")?;
+        .with_context(|| format!("building {name}"))?;
         fs::write(&stamp, &kernel.release)?;
     }
     Ok(module)
