@@ -1,11 +1,38 @@
 #!/bin/sh
-# Builds the inmates as flat binaries for 0x100000: build.sh OUTPUT_DIRECTORY
+# Builds the inmates as flat 32-bit binaries: build.sh OUTPUT_DIRECTORY
+# They are linked at 0x100000, but for the reset code of the one that brings its own; those in Rust begin in start.S.
 set -e
 here=$(dirname "$0")
-mkdir -p "$1"
+out=$1
+target=i586-unknown-linux-gnu
+mkdir -p "$out"
+libraries=$(rustc --print sysroot)/lib/rustlib/$target/lib
+
+# NAME ADDRESS OBJECT...
+link() {
+    name=$1 address=$2
+    shift 2
+    ld -m elf_i386 -z noexecstack --gc-sections -T "$here/inmate.ld" --defsym=base="$address" -o "$out/$name.elf" "$@"
+    objcopy -O binary "$out/$name.elf" "$out/$name.bin"
+}
+
+for source in "$here"/*.S; do
+    as --32 -I "$here" -o "$out/$(basename "$source" .S).o" "$source"
+done
 for source in "$here"/*.S; do
     name=$(basename "$source" .S)
-    as --32 -I "$here" -o "$1/$name.o" "$source"
-    ld -m elf_i386 -Ttext=0x100000 -e start --oformat binary -o "$1/$name.bin" "$1/$name.o"
-    rm "$1/$name.o"
+    case $name in
+    start | language) ;;
+    flat32-reset) link "$name" 0xf0000 "$out/$name.o" ;;
+    *) link "$name" 0x100000 "$out/$name.o" ;;
+    esac
 done
+for source in "$here"/*.rs; do
+    name=$(basename "$source" .rs)
+    [ "$name" = inmate ] && continue
+    rustc --edition 2024 --target $target -D warnings -O -C panic=abort -C relocation-model=static --emit obj -o "$out/$name.o" "$source"
+    start=$out/start.o
+    [ "$name" = flat32 ] && start=
+    link "$name" 0x100000 $start "$out/$name.o" "$out/language.o" "$libraries"/libcore-*.rlib "$libraries"/libcompiler_builtins-*.rlib
+done
+rm "$out"/*.o "$out"/*.elf

@@ -240,16 +240,19 @@ fn config(cpu: &mut Cpu, at: ConfigAddress, access: Access) -> Outcome {
             match space.write(cell.id, at, value, &mut |action| act(number, action)) {
                 pci::Write::Done => {}
                 pci::Write::PassThrough => machine::config_write(at, value),
-                pci::Write::Masked { mask } => {
-                    let old = machine::config_read(at);
-                    machine::config_write(at, old & !mask | value & mask);
-                }
-                pci::Write::Checked(message) if message_allowed(cell, message) => machine::config_write(at, value),
-                pci::Write::Checked(_) | pci::Write::Deny => return forbidden(cell, violation),
+                pci::Write::Masked { mask } => masked(at, value, mask),
+                pci::Write::Checked { message, mask } if message_allowed(cell, message) => masked(at, value, mask),
+                pci::Write::Checked { .. } | pci::Write::Deny => return forbidden(cell, violation),
             }
             Ok(0)
         }
     }
+}
+
+/// Replaces the bits in `mask` only.
+fn masked(at: ConfigAddress, value: u32, mask: u32) {
+    let kept = if mask == at.ones() { 0 } else { machine::config_read(at) & !mask };
+    machine::config_write(at, kept | value & mask);
 }
 
 fn ioapic_access(cell: &Cell, address: u64, size: u8, access: Access) -> Option<Outcome> {

@@ -17,8 +17,6 @@ pub struct Inmate {
     pub name: &'static str,
     /// Its CPUs.
     pub cpus: Vec<u32>,
-    /// It is not asked before it is stopped.
-    pub passive: bool,
     /// Machine address and size of its memory, which begins at 0 for the cell.
     pub memory: (u64, u64),
     /// Address of its communication region.
@@ -35,31 +33,44 @@ pub struct Inmate {
     pub ports: Vec<PortRange>,
     /// Interrupt pins.
     pub chips: Vec<IrqChip>,
+    /// Flags.
+    pub flags: CellFlags,
+    /// Spins to wait for its answers.
+    pub reply_timeout: u64,
 }
 
 impl Inmate {
     /// A cell with memory and CPUs, and nothing else.
     pub fn new(name: &'static str, cpus: &[u32], memory: (u64, u64)) -> Self {
-        Self { name, cpus: cpus.to_vec(), memory, comm: 0x0400_0000, reset: RESET, ..Self::default() }
+        Self {
+            name,
+            cpus: cpus.to_vec(),
+            memory,
+            comm: 0x0400_0000,
+            reset: RESET,
+            flags: CellFlags::VIRTUAL_CONSOLE_PERMITTED,
+            reply_timeout: REPLY_TIMEOUT,
+            ..Self::default()
+        }
     }
 
     /// Its configuration.
     pub fn config(&self) -> Result<Vec<u8>> {
         let ram = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE;
-        let comm = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::COMM_REGION;
+        let passive = self.flags.contains(CellFlags::PASSIVE_COMMREG);
+        let writable = if passive { MemoryFlags::empty() } else { MemoryFlags::WRITE };
+        let comm = MemoryFlags::READ | MemoryFlags::COMM_REGION | writable;
         // The device's regions first: records count from there.
         let mut memory = self.regions.clone();
         memory.push(Memory::new(self.memory.0, 0, self.memory.1, ram | MemoryFlags::LOADABLE | MemoryFlags::DMA));
         memory.push(Memory::new(0, self.comm, 4096, comm));
-        let mut flags = CellFlags::VIRTUAL_CONSOLE_PERMITTED;
-        flags.set(CellFlags::PASSIVE_COMMREG, self.passive);
         let mut cpu_set = [0; 32];
         for cpu in &self.cpus {
             cpu_set[*cpu as usize / 8] |= 1 << (cpu % 8);
         }
         let parts = CellParts {
             name: self.name,
-            flags,
+            flags: self.flags,
             cpu_set: &cpu_set,
             memory: &memory,
             irqchips: &self.chips,
@@ -67,7 +78,7 @@ impl Inmate {
             pci_devices: &self.functions,
             pci_caps: &self.capabilities,
             cpu_reset_address: self.reset,
-            msg_reply_timeout: REPLY_TIMEOUT,
+            msg_reply_timeout: self.reply_timeout,
             ..CellParts::default()
         };
         let mut bytes = vec![0; parts.size()];

@@ -14,6 +14,7 @@ pub mod cpio;
 pub mod cyclictest;
 pub mod initramfs;
 pub mod inmate;
+pub mod lan;
 pub mod machine;
 pub mod process;
 pub mod random;

@@ -43,6 +43,8 @@ pub struct Machine {
     pub work: Option<PathBuf>,
     /// Files put into it: from, to, mode.
     pub files: Vec<(PathBuf, PathBuf, u32)>,
+    /// A network device, and this side at the other end of its cable ([`crate::vm::Vm::lan`]): QEMU's `-device`.
+    pub lan: Option<String>,
     /// Further QEMU arguments.
     pub arguments: Vec<OsString>,
     /// Where the logs go; it exists.
@@ -64,6 +66,7 @@ impl Machine {
             kernel_options: Vec::new(),
             work: None,
             files: Vec::new(),
+            lan: None,
             arguments: Vec::new(),
             logs,
         }
@@ -120,6 +123,10 @@ impl Machine {
         if let Some(work) = &self.work {
             pair("-fsdev", joined("local,id=work,path=", work, share));
             pair("-device", format!("virtio-9p-pci,fsdev=work,mount_tag={WORK_TAG}").into());
+        }
+        if let Some(device) = &self.lan {
+            pair("-netdev", joined("stream,id=lan,server=on,addr.type=unix,addr.path=", &sockets.join("lan"), ""));
+            pair("-device", format!("{device},netdev=lan").into());
         }
         pair("-kernel", self.kernel.image.clone().into());
         pair("-initrd", self.initramfs.clone().into());

@@ -57,10 +57,16 @@ pub struct Wanted {
     pub cpu: Option<&'static str>,
     /// Whether Linux and the cells use x2APIC, on a QEMU that emulates it.
     pub x2apic: bool,
+    /// Added to the kernel's command line.
+    pub option: Option<&'static str>,
+    /// MiB of memory.
+    pub memory: u32,
     /// Whether memory is reserved for hypervisor and cell.
     pub reserved: bool,
     /// Further devices: QEMU's `-device`.
     pub devices: &'static [&'static str],
+    /// A network device with this side at the other end: QEMU's `-device`, without its `netdev`.
+    pub lan: Option<&'static str>,
 }
 
 impl Wanted {
@@ -72,9 +78,12 @@ impl Wanted {
             state,
             manifest: "default",
             cpu: None,
+            option: None,
+            memory: 2048,
             x2apic: false,
             reserved: true,
             devices: &[],
+            lan: None,
         }
     }
 
@@ -101,6 +110,8 @@ pub trait Builder {
     fn program(&self, name: &str) -> Result<PathBuf>;
     /// A module for the kernel, built from `host/driver/tests/NAME/`.
     fn module(&self, name: &str, kernel: Flavour) -> Result<PathBuf>;
+    /// Builds the inmates into that directory.
+    fn inmates(&self, directory: &Path) -> Result<()>;
     /// The program behind `./x`.
     fn front_door(&self) -> Result<PathBuf>;
     /// An empty directory for that suite.

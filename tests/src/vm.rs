@@ -155,6 +155,12 @@ impl Vm {
         self.sockets.join("qmp")
     }
 
+    /// Plugs into the other end of the machine's network cable. QEMU puts the length (32 bits, most significant byte first)
+    /// before each packet.
+    pub fn lan(&self) -> io::Result<UnixStream> {
+        UnixStream::connect(self.sockets.join("lan"))
+    }
+
     /// For signals and terminal sizes that shall reach the running command.
     pub fn events(&self) -> Sender<Event> {
         self.sender.clone()

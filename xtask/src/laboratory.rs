@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use tests::standalone::Standalone;
@@ -11,7 +12,10 @@ use tests::vm::Vm;
 use crate::build::cargo;
 use crate::guest::{self, Kind};
 use crate::tree::Tree;
-use crate::{build, setup};
+use crate::{build, run, setup};
+
+/// What the inmates run on: a processor as old as they pretend.
+const INMATES: &str = "i586-unknown-linux-gnu";
 
 /// Builds everything from the checkout.
 pub struct Laboratory<'a> {
@@ -28,6 +32,8 @@ impl Builder for Laboratory<'_> {
         let kind = Kind { name: format!("test-{name}"), flavour: wanted.kernel, manifest, reserved: wanted.reserved };
         let mut machine = guest::machine(self.tree, &kind)?;
         machine.cpus = wanted.cpus;
+        machine.memory = wanted.memory;
+        machine.kernel_options.extend(wanted.option.map(str::to_owned));
         machine.work = Some(work.to_owned());
         if wanted.x2apic {
             guest::use_x2apic(self.tree, &mut machine)?;
@@ -35,6 +41,7 @@ impl Builder for Laboratory<'_> {
         if let Some(cpu) = wanted.cpu {
             machine.cpu = cpu.to_owned();
         }
+        machine.lan = wanted.lan.map(str::to_owned);
         for device in wanted.devices {
             machine.arguments.extend(["-device".into(), device.into()]);
         }
@@ -60,6 +67,15 @@ impl Builder for Laboratory<'_> {
     fn module(&self, name: &str, kernel: Flavour) -> Result<PathBuf> {
         let unpacked = setup::kernel::get(self.tree, kernel)?;
         build::module::of_tests(self.tree, &unpacked, kernel.name(), name)
+    }
+
+    fn inmates(&self, directory: &Path) -> Result<()> {
+        setup::rust::target(self.tree, INMATES)?;
+        let script = self.tree.root.join("hypervisor/inmates/build.sh");
+        // In the checkout, whose rust-toolchain.toml says which toolchain is meant.
+        run::quietly(Command::new(script).arg(directory).current_dir(&self.tree.root))
+            .context("building the inmates")?;
+        Ok(())
     }
 
     fn front_door(&self) -> Result<PathBuf> {

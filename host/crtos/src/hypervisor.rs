@@ -236,7 +236,7 @@ impl Hypervisor {
             EEXIST => anyhow!("a cell with this name exists already: destroy it first (crtos cell destroy)"),
             ENOMEM => anyhow!("the hypervisor has no memory left, or the cell wants memory that Linux does not own"),
             E2BIG => anyhow!("the cell's configuration is too big"),
-            EPERM => anyhow!("no permission: run this as root"),
+            EPERM => anyhow!("a cell is locked, and lets nobody come or go until it is not"),
             _ => anyhow!("cannot create the cell: {error}"),
         })
     }

@@ -57,9 +57,14 @@ pub enum Write {
         /// Bits that the cell may change.
         mask: u32,
     },
-    /// If the message is one that the cell may send (its target among the cell's CPUs), make the same access to the
-    /// machine; otherwise it is a violation.
-    Checked(Message),
+    /// If the message is one that the cell may send (its target among the cell's CPUs), replace the bits in `mask` as above;
+    /// otherwise it is a violation.
+    Checked {
+        /// The message.
+        message: Message,
+        /// Bits that the cell may change; all of the access, mostly.
+        mask: u32,
+    },
     /// The cell may not do this; the machine is left alone.
     Deny,
 }

@@ -2,11 +2,14 @@
 
 mod authority;
 mod cycle;
+mod devices;
 mod enable;
 mod escape;
+mod flat32;
 mod front_door;
 mod image;
 mod inmates;
+mod messages;
 mod plain;
 mod programs;
 mod refusals;
@@ -38,6 +41,9 @@ pub const ALL: &[&Suite] = &[
     &programs::STOCK,
     &cycle::STOCK,
     &inmates::SUITE,
+    &messages::SUITE,
+    &devices::SUITE,
+    &flat32::SUITE,
     &escape::SUITE,
     &x2apic::RUNNING,
     &x2apic::INMATES,

@@ -1,7 +1,10 @@
 //! What several suites need.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use hypervisor_abi::config::{Memory, MemoryFlags, PciDevice, PortRange, SystemConfig};
 
+use super::inmates::ROOT;
+use crate::inmate::Inmate;
 use crate::random::Random;
 use crate::suite::{Bench, said};
 
@@ -9,6 +12,45 @@ use crate::suite::{Bench, said};
 pub fn same<T: PartialEq + std::fmt::Debug>(what: &str, got: T, wanted: T) -> Result<()> {
     if got != wanted {
         bail!("{what}: {got:?} instead of {wanted:?}");
+    }
+    Ok(())
+}
+
+/// Passes a PCI function to a cell: its record and capabilities as the root cell's configuration has them, its BARs as Linux does.
+pub fn function(bench: &mut Bench<'_>, bdf: &str, cell: &mut Inmate) -> Result<()> {
+    let bytes = std::fs::read(bench.scratch.join(ROOT))?;
+    let system = SystemConfig::parse(&bytes).map_err(|error| anyhow!("{error}"))?;
+    let root = system.root_cell();
+    let numbers: Vec<u16> =
+        bdf.split([':', '.']).map(|part| u16::from_str_radix(part, 16)).collect::<Result<_, _>>()?;
+    let [_, bus, device, number] = numbers[..] else { bail!("{bdf} is no PCI address") };
+    let wanted = bus << 8 | device << 3 | number;
+    let record = root.pci_devices().iter().find(|record| record.bdf() == wanted).context("no such function")?;
+    let start = cell.capabilities.len() as u16;
+    // Without the room between capabilities, which Linux has too.
+    cell.capabilities.extend(root.caps_of(record).iter().filter(|cap| cap.id.get() != 0));
+    let num_caps = (cell.capabilities.len() as u16 - start).into();
+    cell.functions.push(PciDevice { caps_start: start.into(), num_caps, ..*record });
+    let table = record.msix_address.get() & !0xfff;
+    let flags = MemoryFlags::READ | MemoryFlags::WRITE;
+    for line in bench.ok(&format!("head -n 6 /sys/bus/pci/devices/{bdf}/resource"))?.lines() {
+        let words: Vec<u64> = line
+            .split_whitespace()
+            .map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16))
+            .collect::<Result<_, _>>()?;
+        let [first, last, kind] = words[..] else { bail!("a resource in three words: {line}") };
+        const PORTS: u64 = 0x100;
+        match kind {
+            0 => {}
+            _ if kind & PORTS != 0 => cell.ports.push(PortRange::new(first as u16, (last - first + 1) as u16)),
+            // Page by page: the one with the MSI-X table is the hypervisor's.
+            _ => cell.regions.extend(
+                (first & !0xfff..=last)
+                    .step_by(4096)
+                    .filter(|page| *page != table || record.num_msix_vectors.get() == 0)
+                    .map(|page| Memory::new(page, page, 4096, flags)),
+            ),
+        }
     }
     Ok(())
 }

@@ -52,7 +52,7 @@ pub fn command_line(tree: &Tree) -> Result<PathBuf> {
 
 /// Builds kernel, hypervisor and the servers that `manifest` names; gives the directory that they are in.
 pub fn link(tree: &Tree, manifest: &Path) -> Result<PathBuf> {
-    setup::rust::target(tree)?;
+    setup::rust::target(tree, BARE_METAL)?;
     let servers = programs(manifest)?;
     let packages_of_servers = packages(tree, &servers)?;
     // By package, and the kernel apart from the servers: cargo would otherwise give shared crates the features that the others

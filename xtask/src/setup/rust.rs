@@ -4,19 +4,18 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::build::BARE_METAL;
 use crate::run;
 use crate::tree::{Tree, say};
 
-/// The bare-metal target.
-pub fn target(tree: &Tree) -> Result<()> {
+/// A target, with its core library.
+pub fn target(tree: &Tree, name: &str) -> Result<()> {
     let installed = run::text(rustup(tree).args(["target", "list", "--installed"]))?;
-    if installed.lines().any(|line| line.trim() == BARE_METAL) {
+    if installed.lines().any(|line| line.trim() == name) {
         return Ok(());
     }
-    say(&format!("rustup target add {BARE_METAL}"));
-    run::quietly(rustup(tree).args(["target", "add", BARE_METAL]))
-        .with_context(|| format!("the Rust target {BARE_METAL} cannot be installed; is this machine on line?"))?;
+    say(&format!("rustup target add {name}"));
+    run::quietly(rustup(tree).args(["target", "add", name]))
+        .with_context(|| format!("the Rust target {name} cannot be installed; is this machine on line?"))?;
     Ok(())
 }
 

@@ -156,7 +156,7 @@ impl Function {
     pub(super) fn write(&mut self, at: ConfigAddress, value: u32) -> Write {
         if self.owner == ROOT_CELL {
             let msi = self.caps.iter().find(|cap| cap.id.get() == CAP_MSI && cap.contains(at.offset)).copied();
-            return msi.map_or(Write::PassThrough, |cap| self.write_msi(&cap, at, value));
+            return msi.map_or(Write::PassThrough, |cap| self.write_msi(&cap, at, value, at.ones()));
         }
         let dword = at.dword_offset();
         if dword < HEADER_END {
@@ -165,16 +165,15 @@ impl Function {
         let Some(cap) = self.caps.iter().find(|cap| cap.contains(at.offset)).copied() else {
             return Write::Deny;
         };
-        let last = at.offset + u16::from(at.size) - 1;
-        if !cap.contains(last) {
-            return Write::Deny;
-        }
+        // What lies behind the capability stays as it is: drivers write its last word as a double word.
+        let inside = u32::from(cap.start.get()) + u32::from(cap.len.get()) - u32::from(at.offset);
+        let mask = at.ones() & u32::MAX >> (32 - 8 * inside.min(4));
         match cap.id.get() {
-            CAP_MSI => self.write_msi(&cap, at, value),
+            CAP_MSI => self.write_msi(&cap, at, value, mask),
             // Only the control word; the table is in memory, and checked there.
             CAP_MSIX if cap.start.get() == dword => allow(MSIX_CONTROL, at),
             CAP_MSIX => Write::Deny,
-            _ if cap.writable() => Write::PassThrough,
+            _ if cap.writable() => bits(mask, at),
             _ => Write::Deny,
         }
     }
@@ -197,20 +196,21 @@ impl Function {
     }
 
     /// MSI: the registers are followed, so that whenever MSI is on the message in force is one that was checked.
-    fn write_msi(&mut self, cap: &PciCapability, at: ConfigAddress, value: u32) -> Write {
+    /// Only the bits in `mask` are written.
+    fn write_msi(&mut self, cap: &PciCapability, at: ConfigAddress, value: u32, mask: u32) -> Write {
         let Some(shadow) = self.msi.get_mut(usize::from((at.dword_offset() - cap.start.get()) / 4)) else {
             // Mask and pending bits.
-            return Write::PassThrough;
+            return bits(mask, at);
         };
-        let bits = at.ones() << at.shift();
+        let new = mask << at.shift();
         let before = *shadow;
-        *shadow = *shadow & !bits | value << at.shift() & bits;
+        *shadow = *shadow & !new | value << at.shift() & new;
         // The layout is the device's, not the cell's: only enable and count can be written in the first dword.
         self.msi[0] = self.msi_layout(cap, before, at);
         if self.msi[0] & MSI_ENABLE == 0 {
-            return Write::PassThrough;
+            return bits(mask, at);
         }
-        Write::Checked(self.message())
+        Write::Checked { message: self.message(), mask }
     }
 
     fn msi_layout(&self, cap: &PciCapability, before: u32, at: ConfigAddress) -> u32 {
@@ -233,10 +233,13 @@ impl Function {
 
 /// Lets a write through to the bits in `mask` of the dword.
 fn allow(mask: u32, at: ConfigAddress) -> Write {
-    let mask = mask >> at.shift() & at.ones();
-    match mask {
+    match mask >> at.shift() & at.ones() {
         0 => Write::Deny,
-        _ if mask == at.ones() => Write::PassThrough,
-        _ => Write::Masked { mask },
+        mask => bits(mask, at),
     }
+}
+
+/// Lets a write through to the bits in `mask`, counted from the address of the access.
+fn bits(mask: u32, at: ConfigAddress) -> Write {
+    if mask == at.ones() { Write::PassThrough } else { Write::Masked { mask } }
 }

@@ -219,6 +219,22 @@ fn capabilities_are_written_where_flagged() {
     assert_eq!(put(0xa4, 4), Write::Deny, "table address of MSI-X");
 }
 
+fn checked(message: Message) -> Write {
+    Write::Checked { message, mask: 0xffff }
+}
+
+#[test]
+fn a_write_ends_with_its_capability() {
+    let mut space = both_cells();
+    let mut put = |offset, size, value| write(&mut space, RT, at(NIC, offset, size), value);
+    // The data of a 64-bit MSI are the last two bytes of the capability.
+    assert_eq!(put(0xdc, 4, 0xffff_4031), Write::Masked { mask: 0xffff }, "MSI is off");
+    let message = Message { address: 0, data: 0x4031, vectors: 1 };
+    assert_eq!(put(0xd2, 2, 0x0081), checked(message));
+    assert_eq!(put(0xdc, 4, 0xffff_4032), checked(Message { data: 0x4032, ..message }));
+    assert_eq!(put(0xde, 2, 0), Write::Deny, "behind it");
+}
+
 #[test]
 fn an_msi_message_is_checked_before_it_counts() {
     let mut space = both_cells();
@@ -227,11 +243,12 @@ fn an_msi_message_is_checked_before_it_counts() {
     assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
     assert_eq!(put(0xdc, 2, 0x4031), Write::PassThrough);
     let message = Message { address: 0xfee0_3000, data: 0x4031, vectors: 1 };
-    assert_eq!(put(0xd2, 2, 0x0081), Write::Checked(message));
-    assert_eq!(put(0xd4, 4, 0xfee0_0000), Write::Checked(Message { address: 0xfee0_0000, ..message }));
-    assert_eq!(put(0xd2, 2, 0x00a1), Write::Checked(Message { address: 0xfee0_0000, vectors: 4, ..message }));
+    assert_eq!(put(0xd2, 2, 0x0081), checked(message));
+    let whole = Write::Checked { message: Message { address: 0xfee0_0000, ..message }, mask: u32::MAX };
+    assert_eq!(put(0xd4, 4, 0xfee0_0000), whole);
+    assert_eq!(put(0xd2, 2, 0x00a1), checked(Message { address: 0xfee0_0000, vectors: 4, ..message }));
     // The cell cannot talk the 64-bit layout away.
-    assert_eq!(put(0xd2, 2, 0x0001), Write::Checked(Message { address: 0xfee0_0000, ..message }));
+    assert_eq!(put(0xd2, 2, 0x0001), checked(Message { address: 0xfee0_0000, ..message }));
     assert_eq!(put(0xd2, 2, 0x0080), Write::PassThrough);
 }
 
@@ -247,7 +264,7 @@ fn the_root_cells_messages_are_checked_too() {
     assert_eq!(put(0xd8, 4, 0), Write::PassThrough);
     assert_eq!(put(0xdc, 2, 0x22), Write::PassThrough);
     let message = Message { address: 0xfee0_1000, data: 0x22, vectors: 1 };
-    assert_eq!(put(0xd2, 2, 1), Write::Checked(message));
+    assert_eq!(put(0xd2, 2, 1), checked(message));
     assert_eq!(space.read(ROOT_CELL, at(NIC, 0x10, 4)), Read::PassThrough);
 
     // Lent and back again: what the root cell wrote is gone from the machine, and not believed any more.
@@ -255,7 +272,7 @@ fn the_root_cells_messages_are_checked_too() {
     assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Done);
     space.detach_cell(RT, &mut |_| {}, &mut |_| {});
     let nothing = Message { address: 0, data: 0, vectors: 1 };
-    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), Write::Checked(nothing));
+    assert_eq!(write(&mut space, ROOT_CELL, at(NIC, 0xd2, 2), 1), checked(nothing));
 }
 
 #[test]

@@ -1,0 +1,3 @@
+# The start of the inmates in C.
+.include "inmate.inc"
+.globl main
