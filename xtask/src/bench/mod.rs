@@ -4,7 +4,9 @@
 //! of an emulator are not.
 
 mod boot;
+mod exits;
 mod faults;
+mod hypervisor;
 mod kernel;
 mod realm;
 mod size;
@@ -67,6 +69,12 @@ pub const GROUPS: &[Group] = &[
     Group { name: "kernel", what: "instructions of kernel calls, and of closed interrupts", measure: kernel::measure },
     Group { name: "boot", what: "instructions until the servers are ready", measure: boot::measure },
     Group { name: "faults", what: "instructions from a crash to the new instance", measure: faults::measure },
+    Group {
+        name: "hypervisor",
+        what: "its size, and instructions of VM exits and of a cell's life",
+        measure: hypervisor::measure,
+    },
+    Group { name: "exits", what: "VM exits of Linux and of the real-time processor", measure: exits::measure },
     Group { name: "realm", what: "instructions of system calls, and VM exits", measure: realm::measure },
 ];
 

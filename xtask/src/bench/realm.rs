@@ -110,7 +110,8 @@ fn exit_counts(vm: &mut Vm) -> Result<Vec<(String, u64)>> {
     Ok(counts)
 }
 
-fn text(vm: &mut Vm, argv: &[&str]) -> Result<String> {
+/// Runs a command that must succeed; its output.
+pub fn text(vm: &mut Vm, argv: &[&str]) -> Result<String> {
     let command = wire::Command {
         argv: argv.iter().map(Into::into).collect(),
         env: environment(),

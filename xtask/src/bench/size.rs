@@ -21,13 +21,18 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     let mut figures = vec![
         Figure::new("image.bytes", file(&realm.directory.join("srtos.bin"))?, "bytes"),
         Figure::new("hypervisor.bytes", file(&realm.hypervisor)?, "bytes"),
-        Figure::new("hypervisor.text", text(&linked.join("hypervisor"))?, "bytes").at_most(128 << 10),
+        hypervisor_text(&linked)?,
         kernel_text(&linked)?,
     ];
     for server in ["init", "linux", "vfs-proxy"] {
         figures.push(Figure::new(format!("{server}.text"), text(&linked.join(server))?, "bytes"));
     }
     Ok(figures)
+}
+
+/// Bytes of the hypervisor's instructions.
+pub fn hypervisor_text(linked: &Path) -> Result<Figure> {
+    Ok(Figure::new("hypervisor.text", text(&linked.join("hypervisor"))?, "bytes").at_most(128 << 10))
 }
 
 /// Bytes of the kernel's instructions.
