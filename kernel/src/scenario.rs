@@ -1,9 +1,12 @@
 //! Tests of the kernel as a whole, on the host: calls go in by registers and come out by registers.
 
+mod irqs;
 mod memory;
+mod messages;
 mod own;
 mod queues;
 mod time;
+mod waits;
 
 use crate::arch;
 use crate::cap::delete::{Progress, reap_step};

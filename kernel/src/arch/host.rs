@@ -7,6 +7,8 @@ use crate::object::thread::FpuArea;
 #[cfg(test)]
 std::thread_local! {
     static NOW: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
+    /// Pins of the IOAPIC that are not masked.
+    static OPEN_PINS: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
 }
 
 #[cfg(test)]
@@ -46,7 +48,14 @@ pub fn ioapic_pins() -> u8 {
     24
 }
 pub fn ioapic_route(_pin: u8, _vector: u8, _level: bool, _low: bool) {}
-pub fn ioapic_mask(_pin: u8, _masked: bool) {}
+pub fn ioapic_mask(_pin: u8, _masked: bool) {
+    #[cfg(test)]
+    OPEN_PINS.with(|open| open.set(open.get() & !(1 << _pin) | u32::from(!_masked) << _pin));
+}
+#[cfg(test)]
+pub fn ioapic_masked(pin: u8) -> bool {
+    OPEN_PINS.with(|open| open.get() & 1 << pin == 0)
+}
 pub fn interrupt_message(vector: u8) -> (u64, u64) {
     (0xfee0_0000, u64::from(vector))
 }

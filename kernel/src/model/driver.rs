@@ -358,7 +358,6 @@ fn round(seed: u64, steps: u64, successes: &mut BTreeMap<u8, u64>) {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes more than ten minutes; the hostile calls go the same ways")]
 fn the_kernel_does_what_its_specification_says() {
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;
@@ -367,8 +366,9 @@ fn the_kernel_does_what_its_specification_says() {
             None => text.parse().ok(),
         }
     };
-    let steps = 5000;
-    let all = number("CRTOS_STEPS").unwrap_or(1_000_000);
+    // Miri is slow.
+    let steps = if cfg!(miri) { 120 } else { 5000 };
+    let all = number("CRTOS_STEPS").unwrap_or(if cfg!(miri) { steps } else { 1_000_000 });
     let mut successes = BTreeMap::new();
     if let Some(seed) = number("CRTOS_SEED") {
         return round(seed, steps, &mut successes);
@@ -379,5 +379,5 @@ fn the_kernel_does_what_its_specification_says() {
         round(seed, steps, &mut successes);
     }
     std::println!("{successes:?}");
-    assert!(successes.len() == 20, "some call never succeeds: {successes:?}");
+    assert!(cfg!(miri) || successes.len() == 20, "some call never succeeds: {successes:?}");
 }

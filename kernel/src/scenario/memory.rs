@@ -15,6 +15,11 @@ const LARGE: u64 = 2 << 20;
 /// Read, write, by large pages.
 const LARGE_WRITABLE: u64 = 16 + 3;
 
+/// How much of something; Miri is slow, and a little of it goes the same ways.
+const fn amount(full: u64, under_miri: u64) -> u64 {
+    if cfg!(miri) { under_miri } else { full }
+}
+
 /// A call that is interrupted after every step, and made again until it is done. How often that was.
 pub fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut between: impl FnMut(u32)) -> u32 {
     let thread = rig.current();
@@ -38,7 +43,6 @@ pub fn interrupted(rig: &Rig, call: Call, slot: u32, arguments: &[u64], mut betw
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn large_pages_are_mapped_shared_and_go_as_a_whole() {
     let rig = Rig::new(3 * 512 + 64);
     rig.retype(ObjectType::AddressSpace, 8 * 4096, OTHER);
@@ -83,7 +87,7 @@ fn large_pages_are_mapped_shared_and_go_as_a_whole() {
     interrupted(&rig, Call::CapRevoke, TABLE, &[MEMORY.into()], |_| {});
     assert!(spaces[0].readable(0x80_0000).is_none() && rig.slot(44).is_empty());
     rig.retype(ObjectType::Frame, LARGE + 21, FRAME);
-    let stride = if cfg!(miri) { 61 } else { 1 };
+    let stride = amount(1, 61) as usize;
     assert!(
         (0..512).step_by(stride).all(|page| (0..512).all(|word| rig
             .slot(FRAME)
@@ -95,26 +99,26 @@ fn large_pages_are_mapped_shared_and_go_as_a_whole() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
-    let rig = Rig::new(700);
-    rig.retype(ObjectType::Frame, 600 * 4096, FRAME);
-    rig.ok(Call::Map, SPACE, &[FRAME.into(), 0, 0x40_0000, 600, 3]);
+    let pages = amount(600, 40);
+    let rig = Rig::new(pages + 100);
+    rig.retype(ObjectType::Frame, pages * 4096, FRAME);
+    rig.ok(Call::Map, SPACE, &[FRAME.into(), 0, 0x40_0000, pages, 3]);
     let space = rig.current().space().unwrap();
-    for page in 0..600 {
+    for page in 0..pages {
         space.writable(0x40_0000 + page * 4096).unwrap().write(1, page + 1);
     }
     // Unmap says how far it came.
     rig.k.cpu.note_interrupt(FIRST_VECTOR + 90);
-    let out = rig.call(Call::Unmap, SPACE, &[0x40_0000, 600]);
+    let out = rig.call(Call::Unmap, SPACE, &[0x40_0000, pages]);
     assert_eq!(out.status, status(Error::Partial));
-    assert!(out.rdi > 0 && out.rdi < 600);
+    assert!(out.rdi > 0 && out.rdi < pages);
     assert!(space.readable(0x40_0000 + (out.rdi - 1) * 4096).is_none());
     assert!(space.readable(0x40_0000 + out.rdi * 4096).is_some());
     rig.settle();
     // Mapped in a second space when its last capability goes.
     rig.retype(ObjectType::AddressSpace, 8 * 4096, OTHER);
-    rig.ok(Call::Map, OTHER, &[FRAME.into(), 0, 0x40_0000, 600, 1]);
+    rig.ok(Call::Map, OTHER, &[FRAME.into(), 0, 0x40_0000, pages, 1]);
     let other = rig.slot(OTHER).object::<AddressSpace>().unwrap();
     let steps = interrupted(&rig, Call::CapDelete, TABLE, &[FRAME.into()], |_| {
         // What is on its way out gives nothing any more.
@@ -122,8 +126,8 @@ fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
         let gone = rig.slot(FRAME).is_empty();
         assert_eq!(out.status, status(if gone { Error::InvalidCapability } else { Error::MissingRights }));
     });
-    assert!(steps > 1200 / 16, "{steps}");
-    for page in 0..600 {
+    assert!(u64::from(steps) > 2 * pages / 16, "{steps}");
+    for page in 0..pages {
         assert!(space.readable(0x40_0000 + page * 4096).is_none() && other.readable(0x40_0000 + page * 4096).is_none());
     }
     rig.ok(Call::CapDelete, TABLE, &[OTHER.into()]);
@@ -132,15 +136,14 @@ fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
     rig.call(Call::Retype, MEMORY, &[ObjectType::Frame as u64, 4096 + 20, FRAME.into(), 1]);
     assert!(rig.slot(FRAME).is_empty() && rig.settle() == rig.current());
     let steps =
-        interrupted(&rig, Call::Retype, MEMORY, &[ObjectType::Frame as u64, 600 * 4096, FRAME.into(), 1], |_| {});
-    assert!((598..=601).contains(&steps), "{steps}");
-    assert!((0..600).all(|page| rig.slot(FRAME).frame_page(page).unwrap().read(1) == 0));
+        interrupted(&rig, Call::Retype, MEMORY, &[ObjectType::Frame as u64, pages * 4096, FRAME.into(), 1], |_| {});
+    assert!((pages - 2..=pages + 1).contains(&steps.into()), "{steps}");
+    assert!((0..pages).all(|page| rig.slot(FRAME).frame_page(page).unwrap().read(1) == 0));
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn ten_thousand_descendants_are_revoked_while_they_are_used() {
-    let count: u64 = 10_000;
+    let count = amount(10_000, 70);
     let rig = Rig::new(count / 64 + 32);
     rig.retype(ObjectType::Endpoint, 0, 20);
     rig.retype(ObjectType::CapTable, count + 8, 42);
@@ -179,11 +182,11 @@ fn ten_thousand_descendants_are_revoked_while_they_are_used() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "takes minutes; other scenarios and the hostile calls go the same ways")]
 fn a_frame_is_swept_out_of_many_spaces_while_some_of_them_go() {
+    let spaces = amount(40, 9) as u32;
     let rig = Rig::new(500);
     rig.retype(ObjectType::Frame, 4096, FRAME);
-    for slot in 100..140 {
+    for slot in 100..100 + spaces {
         rig.retype(ObjectType::AddressSpace, 5 * 4096, slot);
         if slot % 2 == 0 {
             rig.ok(Call::Map, slot, &[FRAME.into(), 0, 0x40_0000, 1, 3]);
@@ -194,14 +197,14 @@ fn a_frame_is_swept_out_of_many_spaces_while_some_of_them_go() {
         // The space where the sweep goes on ends, too.
         if tries % 5 == 0
             && let Some((_, space)) = rig.k.sweep.get()
-            && let Some(slot) = (100..140).find(|slot| rig.slot(*slot).object::<AddressSpace>() == Some(space))
+            && let Some(slot) = (100..100 + spaces).find(|slot| rig.slot(*slot).object::<AddressSpace>() == Some(space))
         {
             rig.ok(Call::CapDelete, TABLE, &[slot.into()]);
         }
     });
-    assert!(steps > 40, "{steps}");
+    assert!(steps > spaces, "{steps}");
     assert!(rig.k.sweep.get().is_none());
-    for slot in 100..140 {
+    for slot in 100..100 + spaces {
         if let Some(space) = rig.slot(slot).object::<AddressSpace>() {
             assert!(space.readable(0x40_0000).is_none());
         }

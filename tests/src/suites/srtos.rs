@@ -47,6 +47,7 @@ pub const SUITE: Suite = Suite {
         case("crime_untold", |bench| verdict(bench, "fault without a handler")),
         case("crime_endless_loop", |bench| verdict(bench, "endless loop over budget")),
         case("crime_irq_storm", |bench| verdict(bench, "irq storm")),
+        case("full_message", |bench| said(bench, "selftest: 64 words and 3 capabilities went both ways")),
         case("revoke_ten_thousand", |bench| said(bench, "selftest: revoke of 10000 descendants:")),
         case("unmap_gigabyte", |bench| said(bench, "selftest: unmapping of 1 GiB:")),
         case("large_pages", |bench| said(bench, "selftest: large pages:")),

@@ -270,16 +270,49 @@ mod program {
         say!("selftest: {name}: {} ticks", (now() - start) / u64::from(ROUNDS));
     }
 
-    /// Echo server thread in the same space, for timing: adds one to word 0.
+    /// Echo server thread in the same space: adds one to word 0.
     extern "C" fn peer() -> ! {
         let mut out = message(Call::Receive, PEER_ENDPOINT, PEER_REPLY, 0, Tag(0), [0; 8]);
         // When the endpoint goes, so does the peer: at its priority it would not let anybody else go on.
         while out.status == 0 {
             out.words[0] += 1;
-            out = message(Call::ReplyReceive, PEER_ENDPOINT, PEER_REPLY, 0, Tag::new(0, 1), out.words);
+            // What came in the buffer goes back as it is, and so do capabilities, from the slots that its buffer names.
+            let tag = Tag::with_caps(0, Tag(out.rsi).words(), Tag(out.rsi).caps());
+            out = message(Call::ReplyReceive, PEER_ENDPOINT, PEER_REPLY, 0, tag, out.words);
         }
         // SAFETY: stops the thread: it has no fault handler.
         unsafe { asm!("ud2", options(noreturn)) }
+    }
+
+    /// 64 words and 3 capabilities to the peer, and back.
+    fn full_message() {
+        const PEER_BUFFER_AT: u64 = 0x5110_0000;
+        const THERE: [u32; 4] = [280, 281, 282, 0];
+        const BACK: [u32; 4] = [283, 284, 285, 0];
+        ok(Call::Map, slots::ADDRESS_SPACE, &[PEER_BUFFER.into(), 0, PEER_BUFFER_AT, 1, 3]);
+        let word = |index: usize| 0x1234_5678_0000_0000 | index as u64;
+        let (own, peers) =
+            (layout::MESSAGE_BUFFER as *mut ipc::MessageBuffer, PEER_BUFFER_AT as *mut ipc::MessageBuffer);
+        // SAFETY: two message buffers, both mapped writable here; no call is in progress. No reference outlives this.
+        unsafe {
+            (*own).words = core::array::from_fn(word);
+            (*own).send_caps = [NOTIFICATION, ENDPOINT, CODE, 0];
+            (*own).receive_slots = BACK;
+            (*peers).send_caps = THERE;
+            (*peers).receive_slots = THERE;
+        }
+        let tag = Tag::with_caps(1, 64, 3);
+        let out = message(Call::Call, PEER_ENDPOINT, 0, 0, tag, core::array::from_fn(word));
+        assert_eq!((out.status, Tag(out.rsi), out.words[0]), (0, Tag::with_caps(0, 64, 3), word(0) + 1));
+        assert!((1..8).all(|index| out.words.get(index) == Some(&word(index))));
+        // SAFETY: as above; the peer waits.
+        let words = unsafe { [own, peers].map(|buffer| (*buffer).words) };
+        assert!(words.iter().all(|words| (8..64).all(|at| words.get(at) == Some(&word(at)))));
+        let kind = |slot: u32| ok(Call::CapIdentify, slots::CAP_TABLE, &[slot.into()]).rdi;
+        let kinds = [ObjectType::Notification, ObjectType::Endpoint, ObjectType::Frame].map(|kind| kind as u64);
+        assert_eq!(([280, 281, 282].map(kind), [283, 284, 285].map(kind)), (kinds, kinds));
+        ok(Call::Unmap, slots::ADDRESS_SPACE, &[PEER_BUFFER_AT, 1]);
+        say!("selftest: 64 words and 3 capabilities went both ways");
     }
 
     extern "C" fn main() -> ! {
@@ -459,6 +492,7 @@ mod program {
             assert_eq!((out.status, out.rdi, out.words[0]), (0, 0, index + 1));
         }
         say!("selftest: 1000 round trips, {} ticks each", (now() - start) / 1000);
+        full_message();
         // The same, counted: a server of its own on the first endpoint.
         retype(ObjectType::Reply, 0, REPLY);
         for (kind, size, slot) in
