@@ -196,6 +196,7 @@ impl<A: Adapter> Default for Heap<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Random;
 
     struct Node {
         links: Links<Node>,
@@ -219,18 +220,16 @@ mod tests {
         let count = if cfg!(miri) { 16 } else { 1000 };
         let nodes: Vec<Node> = (0..count).map(|_| Node { links: Links::new() }).collect();
         let heap: Heap<ByKey> = Heap::new();
-        let mut random = 88_172_645_463_325_252_u64;
+        let mut random = Random(88_172_645_463_325_252);
         let mut inside = std::collections::BTreeMap::new();
         for step in 0..count * 20 {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            let index = (random >> 32) as usize % count;
+            let number = random.next();
+            let index = (number >> 32) as usize % count;
             match inside.remove(&index) {
                 Some(_) => heap.remove(Ref::from(&nodes[index])),
                 None => {
                     // Few different keys: many are equal.
-                    let key = random % 50;
+                    let key = number % 50;
                     inside.insert(index, key);
                     heap.insert(Ref::from(&nodes[index]), key);
                 }

@@ -7,6 +7,7 @@ use crate::message::fastpath;
 use crate::object::Thread;
 use crate::object::irq::FIRST_VECTOR;
 use crate::object::thread::State;
+use crate::random::Random;
 use crate::rig::{MEMORY, Rig};
 use crate::{call, fault, sched};
 use ipc::calls::CALLS;
@@ -16,25 +17,7 @@ use ipc::{Call, ObjectType};
 const SLOTS: u64 = 48;
 const HOSTILE_TABLE: u32 = 20;
 
-/// xorshift: the same numbers for the same seed.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
-    }
-
     /// An argument, by what the call table says of it: sensible most of the time.
     fn argument(&mut self, thread: &Thread, name: &str) -> u64 {
         if self.below(12) == 0 {
@@ -251,7 +234,7 @@ fn run(seed: u64, steps: u64) {
 
 #[test]
 fn random_calls_leave_nothing_behind() {
-    let (rounds, steps) = if cfg!(miri) { (1, 150) } else { (400, 3000) };
+    let (rounds, steps) = if cfg!(miri) { (1, 100) } else { (400, 3000) };
     for round in 0..rounds {
         let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(round + 1);
         if let Err(panic) = std::panic::catch_unwind(|| run(seed, steps)) {

@@ -31,6 +31,8 @@ pub mod message;
 mod model;
 pub mod object;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod rig;
 #[cfg(test)]
 mod scenario;

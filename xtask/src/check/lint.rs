@@ -1,5 +1,6 @@
 //! rustfmt and clippy.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
@@ -10,8 +11,8 @@ use crate::run;
 use crate::setup::rust;
 use crate::tree::Tree;
 
-/// The crates that also exist as bare-metal programs or libraries of such.
-const BARE: [&str; 9] = ["hypervisor", "ipc", "hypervisor-abi", "kernel", "rt", "audit", "init", "linux", "vfs-proxy"];
+/// The crates that also exist as bare-metal programs or libraries of such, besides the servers.
+const BARE: [&str; 4] = ["hypervisor", "ipc", "hypervisor-abi", "kernel"];
 
 /// `cargo fmt --check`.
 pub fn format(tree: &Tree) -> Result<Outcome> {
@@ -25,7 +26,12 @@ pub fn clippy(tree: &Tree) -> Result<Outcome> {
     rust::component(tree, "clippy")?;
     cargo(tree, "for clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
     // One by one, so that the crates that they share get the features that each wants.
-    for package in BARE {
+    let mut packages: Vec<String> = BARE.map(str::to_owned).to_vec();
+    for directory in fs::read_dir(tree.root.join("servers"))? {
+        packages.push(directory?.file_name().to_string_lossy().into_owned());
+    }
+    packages.sort();
+    for package in &packages {
         let arguments = ["clippy", "--target", BARE_METAL, "--package", package, "--", "-D", "warnings"];
         cargo(tree, &format!("{package} for clippy"), &arguments)?;
     }

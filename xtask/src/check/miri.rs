@@ -13,7 +13,8 @@ use crate::tree::{Tree, say};
 const PACKAGES: [&str; 4] = ["ipc", "hypervisor-abi", "kernel", "hypervisor"];
 
 /// Property tests look for their files of earlier failures, and a hundredth of the usual cases must do: Miri is slow.
-const VARIABLES: [(&str, &str); 2] = [("MIRIFLAGS", "-Zmiri-disable-isolation"), ("PROPTEST_CASES", "4")];
+const VARIABLES: [(&str, &str); 2] =
+    [("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-permissive-provenance"), ("PROPTEST_CASES", "4")];
 
 /// Runs their unit tests under Miri.
 pub fn run(tree: &Tree) -> Result<Outcome> {

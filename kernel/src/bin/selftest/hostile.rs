@@ -6,6 +6,7 @@
 
 use crate::bystander;
 use crate::program::{Console, call, message, now, ok, raw, retype, set_deadline, set_registers};
+use crate::random::Random;
 use core::fmt::Write;
 use ipc::calls::CALLS;
 use ipc::image::ImageHeader;
@@ -41,25 +42,7 @@ const THREADS: u64 = 2;
 /// After so many calls a process has lost what made it interesting.
 const LIFE: u64 = 1500;
 
-/// xorshift: the same numbers for the same seed.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    fn one_of(&mut self, choices: &[u64]) -> u64 {
-        choices.get(self.below(choices.len() as u64) as usize).copied().unwrap_or(0)
-    }
-
     /// A slot that holds, as far as is known, something of that kind (0: nothing).
     fn slot(&mut self, kinds: &[u8; SLOTS as usize], kind: u8) -> u64 {
         let start = self.below(SLOTS);

@@ -16,6 +16,9 @@ mod hostile;
 #[cfg(target_os = "none")]
 mod long_work;
 #[cfg(target_os = "none")]
+#[path = "../../random.rs"]
+mod random;
+#[cfg(target_os = "none")]
 mod time_crimes;
 
 #[cfg(target_os = "none")]
