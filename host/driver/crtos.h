@@ -97,6 +97,10 @@ int crtos_hv_enable(const struct crtos_enable *arg);
 int crtos_hv_disable(void);
 ssize_t crtos_console_read(u32 *position, char *text, size_t size);
 
+/* memory.c */
+int crtos_memory_take(const struct crtos_memory *range);
+int crtos_memory_give(struct crtos_memory *range);
+
 /* guard.c */
 extern struct cpumask crtos_given;
 extern struct cpumask crtos_moving;

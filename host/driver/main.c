@@ -59,12 +59,13 @@ static long call(unsigned int number, void __user *user)
 		struct crtos_query query;
 		struct crtos_cell_info info;
 		struct crtos_cell_config config;
+		struct crtos_memory memory;
 	} arg;
 	long err;
 
 	if (number == CRTOS_DISABLE)
 		return crtos_hv_disable();
-	if (number != CRTOS_ENABLE && !crtos_enabled)
+	if (number != CRTOS_ENABLE && number != CRTOS_MEMORY_TAKE && number != CRTOS_MEMORY_GIVE && !crtos_enabled)
 		return -ENXIO;
 	if (number == CRTOS_CELL_LOAD)
 		return load(user);
@@ -83,6 +84,11 @@ static long call(unsigned int number, void __user *user)
 		return crtos_cell_destroy(&arg.id);
 	case CRTOS_CELL_CONFIG:
 		return crtos_cell_config(&arg.config);
+	case CRTOS_MEMORY_TAKE:
+		return crtos_memory_take(&arg.memory);
+	case CRTOS_MEMORY_GIVE:
+		err = crtos_memory_give(&arg.memory);
+		break;
 	case CRTOS_QUERY:
 		err = query(&arg.query);
 		break;
@@ -178,7 +184,10 @@ no_shadow:
 
 static void __exit crtos_exit(void)
 {
+	struct crtos_memory range;
+
 	misc_deregister(&crtos_misc);
+	crtos_memory_give(&range);
 	crtos_shadow_exit();
 	crtos_guard_exit();
 }

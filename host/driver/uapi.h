@@ -20,6 +20,8 @@
  * QUERY             0xc0200011  struct crtos_query (32)          hypercalls 5, 6, 7 and CRTOS_HC_CELL_FAILURE
  * CELL_INFO         0xc0500012  struct crtos_cell_info (80)      the n-th cell (0 = root); -ENOENT past the last
  * CELL_CONFIG       0xc0380013  struct crtos_cell_config (56)    the configuration a cell was made from; result = bytes
+ * MEMORY_TAKE       0x40100014  struct crtos_memory (16)         take whole memory blocks, off line already, from Linux
+ * MEMORY_GIVE       0xc0100015  struct crtos_memory (16)         give them back (off line still): which; size 0 if none
  *
  * Errors of ENABLE (negative errno of the ioctl):
  *   EBUSY   already enabled, or the hypervisor memory is in use by somebody else, or SVM is in use (KVM)
@@ -28,6 +30,7 @@
  *   ENODEV  no SVM / nested paging in this CPU, or switched off by the firmware
  *   EIO     hypervisor refused in a later step: its console names the cause
  *   ENOENT  hypervisor memory is not reserved (memmap= missing): it is System RAM
+ * Errors of MEMORY_*: EBUSY (enabled, or memory is taken already, or a block does not get empty), EINVAL (no whole blocks), ENOMEM.
  * Errors of CELL_CREATE: EBUSY (CPU cannot go off line, or a cell is locked), EINVAL (bad configuration),
  *   EEXIST (name or id taken), ENOMEM (pool exhausted, or a region that root does not own), E2BIG, EPERM (not root).
  * Every other CELL_*: ENOENT no such cell, EPERM refused by a locked or unwilling cell, EINVAL.
@@ -110,6 +113,11 @@ struct crtos_cell_config {
 	__u64 size;			/* of the buffer; E2BIG if the configuration is bigger */
 };
 
+struct crtos_memory {
+	__u64 start;
+	__u64 size;
+};
+
 #define CRTOS_ENABLE       _IOW(0, 0x10, struct crtos_enable)
 #define CRTOS_DISABLE      _IO(0, 1)
 #define CRTOS_CELL_CREATE  _IOW(0, 2, struct crtos_cell_create)
@@ -119,5 +127,7 @@ struct crtos_cell_config {
 #define CRTOS_QUERY        _IOWR(0, 0x11, struct crtos_query)
 #define CRTOS_CELL_INFO    _IOWR(0, 0x12, struct crtos_cell_info)
 #define CRTOS_CELL_CONFIG  _IOWR(0, 0x13, struct crtos_cell_config)
+#define CRTOS_MEMORY_TAKE  _IOW(0, 0x14, struct crtos_memory)
+#define CRTOS_MEMORY_GIVE  _IOWR(0, 0x15, struct crtos_memory)
 
 #endif

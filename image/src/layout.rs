@@ -477,6 +477,17 @@ impl Layout {
         self.regions.iter().any(|r| r.guest == address && r.size == size).then_some((index, address, size))
     }
 
+    /// Moves all that lies in the machine's memory by `distance`, modulo 2^64; what the cell sees stays where it is.
+    pub fn shift(&mut self, distance: u64) {
+        self.hypervisor_memory.0 = self.hypervisor_memory.0.wrapping_add(distance);
+        for range in self.ranges.iter_mut().filter(|range| range.kind != range_kind::DEVICE) {
+            range.physical = range.physical.wrapping_add(distance);
+        }
+        for device in &mut self.ivshmem {
+            device.physical = device.physical.wrapping_add(distance);
+        }
+    }
+
     /// All the machine's memory that the system needs reserved: lowest address and end.
     pub fn reserved(&self) -> (u64, u64) {
         let pieces = self

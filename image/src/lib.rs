@@ -28,6 +28,6 @@ pub mod units;
 pub use build::{BuildInputs, Built, build};
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use layout::Layout;
-pub use machine::Machine;
+pub use machine::{Machine, Resource};
 pub use manifest::{Manifest, Source};
 pub use report::Report;

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use image::{Layout, Machine};
 
+use crate::memory;
+
 /// The kernel module.
 pub const MODULE: &str = "crtos.ko";
 /// The hypervisor.
@@ -45,10 +47,15 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The memory layout that the manifest says.
+/// The memory layout that the manifest says; where the hypervisor lies, if it is enabled.
 pub fn layout() -> Result<Layout> {
     let path = find(MANIFEST)?;
-    Ok(Layout::from_manifest(&path)?)
+    let mut layout = Layout::from_manifest(&path)?;
+    let iomem = std::fs::read_to_string("/proc/iomem").unwrap_or_default();
+    if let Some(start) = memory::of_hypervisor(&iomem) {
+        layout.shift(start.wrapping_sub(layout.hypervisor_memory.0));
+    }
+    Ok(layout)
 }
 
 /// The machine as Linux sees it now.

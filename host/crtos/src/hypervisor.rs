@@ -64,6 +64,13 @@ struct Query {
 
 #[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
+struct MemoryRange {
+    start: u64,
+    size: u64,
+}
+
+#[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct CellConfiguration {
     id: CellId,
     buffer: u64,
@@ -126,6 +133,8 @@ const CELL_DESTROY: u32 = sys::iow::<CellId>(0, 5);
 const QUERY: u32 = sys::iowr::<Query>(0, 0x11);
 const CELL_INFO: u32 = sys::iowr::<CellInfo>(0, 0x12);
 const CELL_CONFIG: u32 = sys::iowr::<CellConfiguration>(0, 0x13);
+const MEMORY_TAKE: u32 = sys::iow::<MemoryRange>(0, 0x14);
+const MEMORY_GIVE: u32 = sys::iowr::<MemoryRange>(0, 0x15);
 /// Biggest configuration that the driver takes.
 const MAX_CONFIG: usize = 1 << 16;
 
@@ -136,6 +145,8 @@ const _: () = {
     assert!(QUERY == 0xc020_0011);
     assert!(CELL_INFO == 0xc050_0012);
     assert!(CELL_CONFIG == 0xc038_0013);
+    assert!(MEMORY_TAKE == 0x4010_0014);
+    assert!(MEMORY_GIVE == 0xc010_0015);
 };
 
 /// Names a cell: a number is its id, everything else its name.
@@ -210,6 +221,23 @@ impl Hypervisor {
             ENOENT => anyhow!("the hypervisor's memory is not reserved: boot Linux with the memmap= option that the manual gives"),
             _ => anyhow!("cannot enable the hypervisor: {error}"),
         })
+    }
+
+    /// Removes memory blocks from Linux.
+    pub fn take_memory(&self, start: u64, size: u64) -> Result<()> {
+        let mut range = MemoryRange { start, size };
+        sys::ioctl(self.node.as_fd(), MEMORY_TAKE, &mut range).map(|_| ()).map_err(|error| match errno(&error) {
+            EBUSY => anyhow!("memory is taken from Linux already, or Linux uses it again"),
+            _ => anyhow!("the memory cannot be removed from Linux: {error}"),
+        })
+    }
+
+    /// Adds them again, off line; start and size, which is 0 if none was taken.
+    pub fn give_memory(&self) -> Result<(u64, u64)> {
+        let mut range = MemoryRange::default();
+        sys::ioctl(self.node.as_fd(), MEMORY_GIVE, &mut range)
+            .map_err(|error| anyhow!("Linux does not take its memory back: {error}; the kernel's log may say more"))?;
+        Ok((range.start, range.size))
     }
 
     /// Leaves it on all CPUs.

@@ -9,6 +9,7 @@ mod flat32;
 mod front_door;
 mod image;
 mod inmates;
+mod memory;
 mod messages;
 mod plain;
 mod programs;
@@ -47,6 +48,7 @@ pub const ALL: &[&Suite] = &[
     &escape::SUITE,
     &x2apic::RUNNING,
     &x2apic::INMATES,
+    &memory::SUITE,
     &refusals::INSTALLED,
     &refusals::NO_SVM,
     &refusals::NO_MEMORY,

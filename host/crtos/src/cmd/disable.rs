@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::hypervisor::Hypervisor;
-use crate::module;
+use crate::{memory, module};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -14,7 +14,10 @@ pub struct Arguments {
 }
 
 pub fn disable(arguments: &Arguments) -> Result<()> {
-    Hypervisor::open()?.disable()?;
+    let hypervisor = Hypervisor::open()?;
+    hypervisor.disable()?;
+    memory::give_back(&hypervisor)?;
+    drop(hypervisor);
     if arguments.unload {
         module::unload()?;
     }

@@ -7,15 +7,19 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use image::Resource;
 
 use crate::hypervisor::Hypervisor;
-use crate::{files, module};
+use crate::{files, memory, module};
 
 #[derive(Args)]
 pub struct Arguments {
     /// System configuration to use instead of one made from this machine
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take memory from this Linux as it runs (768M), instead of using what it was booted without; `crtos disable` gives it back
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["config", "write_config"])]
+    memory: Option<String>,
     /// Write the configuration to FILE and do nothing else
     #[arg(long, value_name = "FILE")]
     write_config: Option<PathBuf>,
@@ -28,24 +32,60 @@ pub fn enable(arguments: &Arguments) -> Result<()> {
     if Hypervisor::open().and_then(|hypervisor| hypervisor.cells()).is_ok_and(|cells| !cells.is_empty()) {
         bail!("the hypervisor is enabled already");
     }
-    let config = match &arguments.config {
-        Some(path) => files::read(path)?,
-        None => image::cell::root_config(&files::layout()?, &files::machine()?)?,
-    };
     if let Some(path) = &arguments.write_config {
-        return std::fs::write(path, config).with_context(|| format!("cannot write {}", path.display()));
+        return std::fs::write(path, configuration(arguments)?)
+            .with_context(|| format!("cannot write {}", path.display()));
     }
     if std::fs::read_to_string("/sys/kernel/kexec_loaded").is_ok_and(|loaded| loaded.trim() == "1") {
         bail!("a kernel is loaded for kexec, which the hypervisor could not survive: unload it first (kexec -u)");
     }
     check_processor(&std::fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?)?;
     let image = files::read(&files::find(files::HYPERVISOR)?)?;
+    // What can be wrong with it is known before the module is loaded.
+    let config = if arguments.memory.is_none() { Some(configuration(arguments)?) } else { None };
+    let size = arguments.memory.as_deref().map(memory::parse_size).transpose()?.unwrap_or(0);
     let loaded = module::load()?;
-    let result = Hypervisor::open().and_then(|hypervisor| hypervisor.enable(&config, &image));
+    let result = Hypervisor::open().and_then(|hypervisor| match &config {
+        Some(config) => hypervisor.enable(config, &image),
+        None => enable_with(&hypervisor, size, &image),
+    });
     if result.is_err() && loaded {
         module::unload()?;
     }
     result
+}
+
+/// The system's configuration: from a file, or made from this machine.
+fn configuration(arguments: &Arguments) -> Result<Vec<u8>> {
+    match &arguments.config {
+        Some(path) => files::read(path),
+        None => Ok(image::cell::root_config(&files::layout()?, &files::machine()?)?),
+    }
+}
+
+/// Enables it in memory that is taken from Linux now. What the system does not need of it is the root cell's, for other cells.
+fn enable_with(hypervisor: &Hypervisor, size: u64, image: &[u8]) -> Result<()> {
+    /// The hypervisor and the shared memory are mapped in pages of this size.
+    const HUGE: u64 = 2 << 20;
+    let mut layout = files::layout()?;
+    let (start, end) = layout.reserved();
+    let need = end - start + start % HUGE;
+    if size < need {
+        bail!("{} MiB are too little: this system needs {} MiB", size >> 20, need.div_ceil(1 << 20));
+    }
+    let taken = memory::take(hypervisor, size)?;
+    layout.shift((taken.start + start % HUGE).wrapping_sub(start));
+    let mut machine = files::machine()?;
+    machine.memory.push(Resource {
+        start: taken.start,
+        size: taken.size,
+        is_ram: false,
+        is_device: false,
+        name: "taken from Linux".to_owned(),
+    });
+    hypervisor.enable(&image::cell::root_config(&layout, &machine)?, image)?;
+    taken.keep();
+    Ok(())
 }
 
 /// Whether every processor can do what the hypervisor needs.
