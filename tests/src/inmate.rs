@@ -54,6 +54,12 @@ impl Inmate {
         }
     }
 
+    /// The same, not asked before it is stopped.
+    pub fn passive(mut self) -> Self {
+        self.flags |= CellFlags::PASSIVE_COMMREG;
+        self
+    }
+
     /// Its configuration.
     pub fn config(&self) -> Result<Vec<u8>> {
         let ram = MemoryFlags::READ | MemoryFlags::WRITE | MemoryFlags::EXECUTE;

@@ -85,7 +85,7 @@ fn instructions(tree: &Tree) -> Result<Vec<Figure>> {
 
     let composed = build::realm(tree, &build::manifest(tree, "default")?)?.directory.join("srtos.cell");
     let composed = fs::read(&composed).with_context(|| composed.display().to_string())?;
-    let inmate = Inmate { passive: true, ..Inmate::new("exits", &[OURS as u32], MEMORY) }.with_link(&composed)?;
+    let inmate = Inmate::new("exits", &[OURS as u32], MEMORY).passive().with_link(&composed)?;
     let mut bench = Bench { vm: &mut vm, counters, scratch };
     bench.file("exits.cell", &inmate.config()?)?;
     let mut figures = bench.lives()?;
