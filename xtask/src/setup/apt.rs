@@ -40,6 +40,22 @@ pub fn update() -> Result<()> {
     Ok(())
 }
 
+/// Where this machine has the packages of that Debian release from.
+pub fn mirror(release: &str) -> Result<String> {
+    let find = || -> Result<Option<String>> {
+        let format = "$(RELEASE) $(COMPONENT) $(REPO_URI)";
+        let text =
+            run::text(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+        let wanted = format!("{release} main ");
+        Ok(text.lines().find_map(|line| line.strip_prefix(&wanted)).map(str::to_owned))
+    };
+    if let Ok(Some(mirror)) = find() {
+        return Ok(mirror);
+    }
+    update()?;
+    find()?.with_context(|| format!("none of this machine's package sources has Debian's release {release}"))
+}
+
 /// The package that a meta package stands for: its first dependency that starts with `prefix`.
 pub fn real_package(meta: &str, prefix: &str) -> Result<String> {
     let find = || -> Result<Option<String>> {

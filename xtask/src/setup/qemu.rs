@@ -10,7 +10,7 @@ use super::apt;
 use crate::run;
 use crate::tree::{Tree, say};
 
-const SOURCE: &str = "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm-backports main\n";
+const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Its libraries are those of the installed QEMU.
 const PACKAGES: [&str; 4] = ["qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios"];
 
@@ -46,7 +46,9 @@ fn fetch(directory: &Path) -> Result<()> {
     let lists = work.join("lists");
     fs::create_dir_all(lists.join("partial"))?;
     let source = work.join("sources.list");
-    fs::write(&source, SOURCE)?;
+    // From where this machine has its other packages.
+    let mirror = apt::mirror("bookworm")?;
+    fs::write(&source, format!("deb [signed-by={KEYS}] {mirror} bookworm-backports main\n"))?;
     let option = |name: &str, path: &Path| format!("-o{name}={}", path.display());
     let options = [
         option("Dir::Etc::SourceList", &source),
