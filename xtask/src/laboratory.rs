@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use tests::standalone::Standalone;
@@ -12,10 +11,7 @@ use tests::vm::Vm;
 use crate::build::cargo;
 use crate::guest::{self, Kind};
 use crate::tree::Tree;
-use crate::{build, run, setup};
-
-/// What the inmates run on: a processor as old as they pretend.
-const INMATES: &str = "i586-unknown-linux-gnu";
+use crate::{build, setup};
 
 /// Builds everything from the checkout.
 pub struct Laboratory<'a> {
@@ -70,12 +66,7 @@ impl Builder for Laboratory<'_> {
     }
 
     fn inmates(&self, directory: &Path) -> Result<()> {
-        setup::rust::target(self.tree, INMATES)?;
-        let script = self.tree.root.join("hypervisor/inmates/build.sh");
-        // In the checkout, whose rust-toolchain.toml says which toolchain is meant.
-        run::quietly(Command::new(script).arg(directory).current_dir(&self.tree.root))
-            .context("building the inmates")?;
-        Ok(())
+        build::inmates(self.tree, directory)
     }
 
     fn front_door(&self) -> Result<PathBuf> {

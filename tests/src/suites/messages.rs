@@ -104,9 +104,8 @@ fn timeout(bench: &mut Bench<'_>) -> Result<()> {
 
 /// A passive cell is not asked.
 fn passive(bench: &mut Bench<'_>) -> Result<()> {
-    let flags = CellFlags::PASSIVE_COMMREG | CellFlags::VIRTUAL_CONSOLE_PERMITTED;
     // For ever, if it were.
-    message(bench, &Inmate { flags, reply_timeout: 0, ..first() }, "silent")?;
+    message(bench, &Inmate { reply_timeout: 0, ..first() }.passive(), "silent")?;
     create(bench, &second())?;
     wait_for_state(bench, "first", "running")?;
     bench.ok("crtos cell destroy first && crtos cell destroy second").map(drop)

@@ -6,7 +6,6 @@ mod source;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -19,7 +18,6 @@ use super::realm::text;
 use super::{Figure, size};
 use crate::build::{self, BARE_METAL, cargo};
 use crate::guest::{self, Kind};
-use crate::run;
 use crate::tree::Tree;
 
 const CPUS: usize = 4;
@@ -78,7 +76,7 @@ fn instructions(tree: &Tree) -> Result<Vec<Figure>> {
     let plugin = tree.target.join("debug/examples/libcounter.so");
     machine.arguments.extend(counters.arguments(&plugin).map(Into::into));
     let scratch = machine.logs.join("inmates");
-    run::quietly(Command::new(tree.root.join("hypervisor/inmates/build.sh")).arg(&scratch))?;
+    build::inmates(tree, &scratch)?;
     machine.work = Some(scratch.clone());
     let mut vm = guest::boot(&machine)?;
     text(&mut vm, &["/sbin/insmod", "/usr/lib/crtos/crtos.ko"])?;

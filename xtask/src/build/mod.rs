@@ -199,3 +199,13 @@ mod tests {
         fs::remove_dir_all(directory).unwrap();
     }
 }
+
+/// Builds the inmates into that directory.
+pub fn inmates(tree: &Tree, directory: &Path) -> Result<()> {
+    // A processor as old as they pretend.
+    setup::rust::target(tree, "i586-unknown-linux-gnu")?;
+    let script = tree.root.join("hypervisor/inmates/build.sh");
+    // In the checkout, whose rust-toolchain.toml says which toolchain is meant.
+    run::quietly(Command::new(script).arg(directory).current_dir(&tree.root)).context("building the inmates")?;
+    Ok(())
+}
