@@ -2,6 +2,7 @@
 //!
 //! Which server dies when comes from a seed. The load: one program that appends lines, one that copies a large file, short ones one after
 //! the other, and cyclictest. Killing `linux` ends the programs that run (status 137); what they had written by then must be whole.
+//! Beside them a server beats that uses nothing but the kernel: it must miss no beat.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::cyclictest;
 use crate::random::Random;
 use crate::suite::Bench;
 use crate::suites::support::{in_use, noise, same};
@@ -35,12 +37,21 @@ const LOAD: &str = r#"
         if [ $status = 0 ]; then cmp large copy >> differences || echo $n >> differences; fi; done) &
     (n=0; while [ -e going ]; do crtos run /bin/true 2>> errors; echo true $n $? >> statuses; n=$((n + 1)); done) &
     (n=0; while [ -e going ]; do
-        crtos run /usr/bin/cyclictest -q -p 90 -i 1000 -l 1000 > cyclictest 2>> errors
+        crtos run /usr/bin/cyclictest -q -p 90 -i 1000 -l 1000 > cyclictest.$n 2>> errors
         echo cyclictest $n $? >> statuses; n=$((n + 1)); done) &
     wait; touch ended"#;
 
-/// Kills servers for that long. What was done, in a sentence.
-pub fn run(bench: &mut Bench<'_>, seed: u64, time: Duration) -> Result<String> {
+/// When it has been enough.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// So much time has passed.
+    Time(Duration),
+    /// So many servers were killed.
+    Kills(u64),
+}
+
+/// Kills servers until it is enough. What was done, in a sentence.
+pub fn run(bench: &mut Bench<'_>, seed: u64, until: Until) -> Result<String> {
     let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     bench.limit = Duration::from_secs(300);
     fs::write(bench.scratch.join("large"), noise(4 << 20))?;
@@ -49,8 +60,12 @@ pub fn run(bench: &mut Bench<'_>, seed: u64, time: Duration) -> Result<String> {
     let (before, born) = (in_use(bench)?, generations(bench)?);
     bench.ok("setsid /bin/bash ./load $PWD </dev/null >/dev/null 2>&1 & true")?;
     let mut kills = BTreeMap::<&str, u64>::new();
-    let end = Instant::now() + time;
-    while Instant::now() < end {
+    let start = Instant::now();
+    let is_enough = |kills: &BTreeMap<&str, u64>| match until {
+        Until::Time(time) => start.elapsed() >= time,
+        Until::Kills(number) => kills.values().sum::<u64>() >= number,
+    };
+    while !is_enough(&kills) {
         let mut script = String::new();
         for _ in 0..BATCH {
             let mut ticket = random.below(TARGETS.iter().map(|(_, share)| share).sum());
@@ -71,13 +86,20 @@ pub fn run(bench: &mut Bench<'_>, seed: u64, time: Duration) -> Result<String> {
         let expected = born.get(&server).unwrap_or(&0) + kills.get(server.as_str()).unwrap_or(&0);
         same(&format!("generation of {server}"), generation, expected)?;
     }
-    let programs = check(&bench.scratch)?;
+    let (programs, latest) = check(&bench.scratch)?;
     same("what is in use", in_use(bench)?, before)?;
     let log = fs::read(bench.vm()?.logs().join("hypervisor.log"))?;
-    same("kernel panics", String::from_utf8_lossy(&log).matches("panicked").count(), 0)?;
+    let log = String::from_utf8_lossy(&log);
+    same("kernel panics", log.matches("panicked").count(), 0)?;
+    let (beats, missed) = beats(&log).context("the server that beats has said nothing")?;
+    same("beats missed", missed, 0)?;
     bench.ok("crtos run /bin/true")?;
     let total: u64 = kills.values().sum();
-    Ok(format!("seed {seed}: {total} kills {kills:?} while {programs} programs ran"))
+    Ok(format!(
+        "seed {seed}: {total} kills {kills:?} in {} s while {programs} programs ran and {beats} beats came, {missed} missed; \
+         cyclictest's latest wake-up came {latest} µs late",
+        start.elapsed().as_secs()
+    ))
 }
 
 /// How often each server was started before.
@@ -95,8 +117,16 @@ fn generations(bench: &mut Bench<'_>) -> Result<BTreeMap<String, u64>> {
     Ok(all)
 }
 
-/// What the programs have left behind; how many there were.
-fn check(scratch: &Path) -> Result<usize> {
+/// Beats of the server that nobody kills, and how many it missed: the last of its lines "beat N" or "beat N, M missed".
+fn beats(log: &str) -> Option<(u64, u64)> {
+    let said = log.lines().rev().find_map(|line| line.split_once("mortal: beat "))?.1.trim();
+    let (beats, missed) = said.split_once(", ").unwrap_or((said, "0 missed"));
+    Some((beats.parse().ok()?, missed.strip_suffix(" missed")?.parse().ok()?))
+}
+
+/// What the programs have left behind: how many there were, and the latest wake-up of a cyclictest that came to its end, in µs.
+fn check(scratch: &Path) -> Result<(usize, i64)> {
+    let mut latest = 0;
     let statuses = fs::read_to_string(scratch.join("statuses"))?;
     for line in statuses.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -111,6 +141,12 @@ fn check(scratch: &Path) -> Result<usize> {
             same(&format!("lines of program {number}"), text == expected, true)?;
         }
     }
+    for line in statuses.lines() {
+        if let Some(number) = line.strip_prefix("cyclictest ").and_then(|rest| rest.strip_suffix(" 0")) {
+            let said = fs::read_to_string(scratch.join(format!("cyclictest.{number}")))?;
+            latest = latest.max(cyclictest::parse(&said)?.max);
+        }
+    }
     let kinds = ["lines", "copy", "true", "cyclictest"];
     for kind in kinds {
         if !statuses.lines().any(|line| line.starts_with(kind) && line.ends_with(" 0")) {
@@ -119,5 +155,17 @@ fn check(scratch: &Path) -> Result<usize> {
     }
     same("copies that differ", fs::read_to_string(scratch.join("differences"))?, String::new())?;
     same("messages", fs::read_to_string(scratch.join("errors"))?, String::new())?;
-    Ok(statuses.lines().count())
+    Ok((statuses.lines().count(), latest))
+}
+
+#[cfg(test)]
+mod unit {
+    use super::beats;
+
+    #[test]
+    fn the_last_line_counts() {
+        assert_eq!(beats("mortal: beat 20\nmortal: beat 40\nheartbeat: beat 60"), Some((40, 0)));
+        assert_eq!(beats("mortal: beat 20\nmortal: beat 40, 3 missed"), Some((40, 3)));
+        assert_eq!(beats(""), None);
+    }
 }

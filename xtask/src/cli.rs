@@ -179,6 +179,9 @@ pub struct Chaos {
     /// How long.
     #[arg(long, default_value_t = 5, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=1440))]
     pub minutes: u64,
+    /// How many servers are killed, however long it takes.
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    pub kills: Option<u64>,
 }
 
 /// `./x image`

@@ -22,6 +22,8 @@ struct Heartbeat {
     end: Option<u64>,
     /// How late beats came, in ticks: the least and the most.
     late: (u64, u64),
+    /// Beats that came a period too late, or later.
+    missed: u64,
 }
 
 /// The server.
@@ -37,8 +39,18 @@ pub fn main(mut start: Start) -> ! {
     let mut replies = Replies::new(1);
     replies.fill(&mut start.slots).expect("memory for two Replies");
     let next = rt::time::now() + period;
-    let mut server =
-        Heartbeat { memory, beats_of_this_instance: 0, period, next, report, crash_at, how, end, late: (u64::MAX, 0) };
+    let mut server = Heartbeat {
+        memory,
+        beats_of_this_instance: 0,
+        period,
+        next,
+        report,
+        crash_at,
+        how,
+        end,
+        late: (u64::MAX, 0),
+        missed: 0,
+    };
     rt::serve(&mut server, Start::ENDPOINT, replies)
 }
 
@@ -50,6 +62,7 @@ impl Server for Heartbeat {
     fn timeout(&mut self, _: &mut Replies) {
         let late = rt::time::now().saturating_sub(self.next);
         self.late = (self.late.0.min(late), self.late.1.max(late));
+        self.missed += u64::from(late >= self.period);
         self.next += self.period;
         self.beats_of_this_instance += 1;
         let beats = self.memory.change(|memory| {
@@ -57,7 +70,10 @@ impl Server for Heartbeat {
             memory.beats
         });
         if beats.is_multiple_of(self.report) {
-            log!("beat {beats}");
+            match self.missed {
+                0 => log!("beat {beats}"),
+                missed => log!("beat {beats}, {missed} missed"),
+            }
         }
         if self.end == Some(beats) {
             log!("{beats} beats, that is all; {} to {} ticks late", self.late.0, self.late.1);

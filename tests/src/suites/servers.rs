@@ -24,7 +24,7 @@ pub const RT: Suite = Suite {
         case("given_up", given_up),
         case("appends", |bench| appends(bench, 2_000)),
         long("appends_10000", |bench| appends(bench, 10_000)),
-        long("chaos", |bench| chaos::run(bench, 1, Duration::from_secs(600)).map(drop)),
+        long("chaos", |bench| chaos::run(bench, 1, chaos::Until::Kills(1_000)).map(drop)),
         case("cell_restart", cell_restart),
         case("supervisor", supervisor),
         case("dmesg", |bench| bench.dmesg_is_clean()),

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use tests::chaos::{self, Until};
 use tests::suite::Bench;
-use tests::{chaos, suites};
+use tests::suites;
 
 use crate::cli;
 use crate::laboratory::Laboratory;
@@ -16,7 +17,11 @@ pub fn run(tree: &Tree, options: cli::Chaos) -> Result<u8> {
     setup::programs()?;
     let laboratory = Laboratory { tree };
     let mut bench = Bench::new(&laboratory, "chaos", Some(suites::CRASH_MACHINE))?;
-    let done = chaos::run(&mut bench, options.seed, Duration::from_secs(60 * options.minutes))?;
+    let until = match options.kills {
+        Some(kills) => Until::Kills(kills),
+        None => Until::Time(Duration::from_secs(60 * options.minutes)),
+    };
+    let done = chaos::run(&mut bench, options.seed, until)?;
     println!("{done}: nothing was lost");
     Ok(0)
 }
