@@ -38,6 +38,7 @@
 #define VECTOR_DOORBELL		1
 
 #define TICK_NS			(20 * NSEC_PER_MSEC)
+#define PULSE_MIN_US		500
 #define REQUEST_BUDGET		REQUESTS
 
 struct shadow shadow = {
@@ -50,6 +51,7 @@ struct shadow shadow = {
 };
 
 static struct hrtimer tick;
+static u64 since_tick;
 static u32 seen_peer_state;
 static u64 seen_heartbeat;
 static ktime_t heartbeat_at;
@@ -224,8 +226,17 @@ static enum hrtimer_restart shadow_tick(struct hrtimer *timer)
 {
 	u32 state = READ_ONCE(shadow.states[PEER_RT]);
 	u64 heartbeat = READ_ONCE(shadow.rt->heartbeat);
+	u64 pulse = READ_ONCE(shadow.rt->pulse_us);
 
 	WRITE_ONCE(shadow.own->heartbeat, shadow.own->heartbeat + 1);
+	/* The other side may want to see sooner that this one lives, but not at any price. */
+	pulse = pulse ? clamp_t(u64, pulse, PULSE_MIN_US, TICK_NS / NSEC_PER_USEC) * NSEC_PER_USEC : TICK_NS;
+	since_tick += pulse;
+	if (since_tick < TICK_NS) {
+		hrtimer_forward_now(timer, ns_to_ktime(pulse));
+		return HRTIMER_RESTART;
+	}
+	since_tick = 0;
 	publish_clocks(shadow.own);
 	if (heartbeat != seen_heartbeat) {
 		seen_heartbeat = heartbeat;
@@ -238,7 +249,7 @@ static enum hrtimer_restart shadow_tick(struct hrtimer *timer)
 		seen_peer_state = state;
 		shadow_kick();
 	}
-	hrtimer_forward_now(timer, ns_to_ktime(TICK_NS));
+	hrtimer_forward_now(timer, ns_to_ktime(pulse));
 	return HRTIMER_RESTART;
 }
 

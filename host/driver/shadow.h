@@ -59,6 +59,10 @@ struct rt_header {
 	u32 request_tail;
 	u32 response_head;
 	u64 heartbeat;
+	u64 tsc_khz;
+	u64 requests_sent;
+	u64 responses_dropped;
+	u64 pulse_us;
 };
 
 struct linux_header {

@@ -105,6 +105,8 @@ pub struct RtHeader {
     pub requests_sent: AtomicU64,
     /// Responses dropped because they were not valid.
     pub responses_dropped: AtomicU64,
+    /// How often Linux's heartbeat is to grow, in microseconds; 0: as it likes.
+    pub pulse_us: AtomicU64,
     /// Of each slot: its generation << 32 | calls sent for that.
     pub calls: [AtomicU64; MAX_SLOTS],
 }

@@ -6,4 +6,5 @@
 pub mod book;
 pub mod channel;
 pub mod client;
+pub mod silence;
 pub mod state;

@@ -138,6 +138,26 @@ impl<'a> State<'a> {
         self.book.attached != 0
     }
 
+    /// Whether a call is under way.
+    pub fn waits(&self) -> bool {
+        self.book.threads.iter().any(|thread| thread.id != 0)
+    }
+
+    /// Ends all calls of applications that are under way with EIO; how many. What Linux answers to them later is dropped, as what it answers
+    /// to any call that is not under way.
+    pub fn fail(&mut self, channel: &mut impl Channel) -> usize {
+        let mut ended = 0;
+        for thread in &mut self.book.threads {
+            let (call, reply) = (core::mem::take(&mut thread.id), thread.reply);
+            if call != 0 {
+                self.queued -= usize::from(call > self.newest);
+                channel.answer(reply, -EIO);
+                ended += 1;
+            }
+        }
+        ended
+    }
+
     // ---- calls of applications
 
     /// A thread's system call. An error number is answered at once; `Ok`: the Reply is kept until the result comes.

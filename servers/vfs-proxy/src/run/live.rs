@@ -74,6 +74,16 @@ impl Live {
         self.device.write(register::INTERRUPT_CONTROL, 1);
     }
 
+    /// How often Linux is to show that it lives, in microseconds; 0: as it likes.
+    pub fn want_pulse(&self, us: u64) {
+        self.rt.pulse_us.store(us, Ordering::Relaxed);
+    }
+
+    /// What shows that it lives.
+    pub fn pulse(&self) -> u64 {
+        self.linux.heartbeat.load(Ordering::Relaxed)
+    }
+
     /// A sign of life.
     pub fn beat(&self) {
         self.rt.heartbeat.fetch_add(1, Ordering::Relaxed);

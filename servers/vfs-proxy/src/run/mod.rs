@@ -11,6 +11,7 @@ use rt::vault::Found;
 use rt::{Answer, Caller, Message, Replies, Server, Start, log};
 use vfs_proxy::book::{Book, VERSION};
 use vfs_proxy::client;
+use vfs_proxy::silence::{Change, Silence};
 use vfs_proxy::state::{State, linux_errors::EIO};
 use zerocopy::FromZeros;
 
@@ -62,7 +63,12 @@ fn forward(mut start: Start, mut live: Live) -> ! {
     let beat = rt::time::milliseconds(BEAT_MS, start.info.tsc_khz);
     log!("shadow channel ready, {} calls under way", state.kept().count());
     // The first beat is due at once: it looks at what was there before the interrupts were enabled.
-    let mut forwarder = Forwarder { state, live, beat, next_beat: 0 };
+    let number = |name| start.argument(name).and_then(|text| text.parse::<u64>().ok());
+    let silence = number("silent-ms").map(|ms| Silence::new(rt::time::milliseconds(ms, start.info.tsc_khz)));
+    live.want_pulse(number("silent-ms").map_or(0, |ms| ms.saturating_mul(1000) / 4));
+    let khz = start.info.tsc_khz.max(1);
+    let fails = start.argument("silent") == Some("eio");
+    let mut forwarder = Forwarder { state, live, beat, next_beat: 0, silence, fails, khz };
     rt::serve(&mut forwarder, Start::ENDPOINT, replies)
 }
 
@@ -71,6 +77,12 @@ struct Forwarder {
     live: Live,
     beat: u64,
     next_beat: u64,
+    /// Whether Linux lives, if the manifest wants to know.
+    silence: Option<Silence>,
+    /// While it is silent, calls fail; else they wait.
+    fails: bool,
+    /// Ticks per millisecond.
+    khz: u64,
 }
 
 impl Server for Forwarder {
@@ -79,6 +91,9 @@ impl Server for Forwarder {
         self.state.answered();
         let mut port = Port { live: &mut self.live, replies };
         if message.label() == LABEL_FOREIGN {
+            if self.fails && self.silence.as_ref().is_some_and(Silence::is_silent) {
+                return Some((caller, Answer::value(-EIO)));
+            }
             let args = core::array::from_fn(|index| message.word(1 + index));
             return match self.state.call(message.badge, message.word(0), args, caller.reply().slot(), &mut port) {
                 Ok(()) => None,
@@ -96,6 +111,10 @@ impl Server for Forwarder {
     }
 
     fn timeout(&mut self, replies: &mut Replies) {
+        self.listen(replies);
+        if rt::time::now() < self.next_beat {
+            return;
+        }
         self.next_beat = rt::time::now() + self.beat;
         self.live.beat();
         self.state.answered();
@@ -103,11 +122,26 @@ impl Server for Forwarder {
     }
 
     fn deadline(&self) -> Option<u64> {
-        Some(self.next_beat)
+        let silence = self.silence.as_ref().filter(|silence| !silence.is_silent() && self.state.waits());
+        let soon = silence.map(|silence| rt::time::now() + silence.interval());
+        Some(soon.map_or(self.next_beat, |soon| soon.min(self.next_beat)))
     }
 }
 
 impl Forwarder {
+    /// Whether Linux still shows that it lives.
+    fn listen(&mut self, replies: &mut Replies) {
+        let Some(silence) = self.silence.as_mut().filter(|_| self.state.attached()) else { return };
+        match silence.look(self.live.pulse(), rt::time::now()) {
+            Some(Change::Silent(ticks)) => {
+                let ended = if self.fails { self.state.fail(&mut Port { live: &mut self.live, replies }) } else { 0 };
+                log!("Linux is silent: no sign of life for {} us; {ended} calls ended", ticks * 1000 / self.khz);
+            }
+            Some(Change::Back(ticks)) => log!("Linux lives again, after {} ms", ticks / self.khz),
+            None => {}
+        }
+    }
+
     fn look(&mut self, replies: &mut Replies) {
         let was_attached = self.state.attached();
         self.state.look(&mut Port { live: &mut self.live, replies });

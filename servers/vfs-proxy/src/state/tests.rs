@@ -143,6 +143,25 @@ fn running<'a>(book: &'a mut Book, world: &mut World) -> State<'a> {
 }
 
 #[test]
+fn calls_that_fail_because_linux_is_silent_are_over() {
+    let (mut book, mut world) = (book(), World::new());
+    let mut state = running(&mut book, &mut world);
+    assert_eq!((state.waits(), state.fail(&mut world)), (false, 0));
+    state.call(thread_identity(3, 7), 110, [0; 6], 42, &mut world).unwrap();
+    let request = world.consume().unwrap();
+    assert_eq!((state.waits(), state.fail(&mut world), state.waits()), (true, 1, false));
+    assert_eq!(world.answers, [(42, -EIO)]);
+    // Linux comes back and answers: too late.
+    let (before, mut response) = (world.dropped, Response::new_zeroed());
+    (response.kind, response.id, response.slot, response.generation) = (response_kind::RETURN, request.id, 3, 7);
+    world.respond(response);
+    state.look(&mut world);
+    assert_eq!((world.answers.len(), world.dropped), (1, before + 1));
+    state.call(thread_identity(3, 7), 111, [0; 6], 43, &mut world).unwrap();
+    assert_eq!(world.consume().unwrap().number, 111);
+}
+
+#[test]
 fn a_call_goes_out_and_its_result_comes_back() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
