@@ -501,7 +501,7 @@ impl Context<'_> {
 
     fn console(&self) -> Handled {
         // With interrupts off, at the pace of a UART.
-        const STEP: u64 = 16;
+        const STEP: u64 = 8;
         let count = self.arg(0);
         if count > 56 {
             return Err(Error::InvalidArgument);

@@ -31,7 +31,7 @@ const BATCH: u64 = 4;
 const LARGE_BYTES: u64 = 2 << 20;
 const LARGE_PAGES: u64 = LARGE_BYTES / PAGE_SIZE;
 /// Entries of one table that a step of a sweep looks at, and tables that it looks for them in.
-const SWEEP_ENTRIES: u64 = 8;
+const SWEEP_ENTRIES: u64 = 4;
 const SWEEP_TABLES: u32 = 8;
 
 /// Pages that are taken from the start.
