@@ -63,6 +63,8 @@ pub fn use_x2apic(tree: &Tree, machine: &mut Machine) -> Result<()> {
     machine.remapping = true;
     // Interrupts are remapped all the same; memory is not.
     machine.kernel_options.push("intel_iommu=off".to_owned());
+    // Linux tries the timer's interrupt for as long as it counts to some number, and panics without: a busy host is too slow for that.
+    machine.kernel_options.push("no_timer_check".to_owned());
     Ok(())
 }
 
