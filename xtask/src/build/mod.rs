@@ -184,6 +184,16 @@ fn replace_if_different(new: &Path, old: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Builds the inmates into that directory.
+pub fn inmates(tree: &Tree, directory: &Path) -> Result<()> {
+    // A processor as old as they pretend.
+    setup::rust::target(tree, "i586-unknown-linux-gnu")?;
+    let script = tree.root.join("hypervisor/inmates/build.sh");
+    // In the checkout, whose rust-toolchain.toml says which toolchain is meant.
+    run::quietly(Command::new(script).arg(directory).current_dir(&tree.root)).context("building the inmates")?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,14 +208,4 @@ mod tests {
         assert_eq!(programs(&manifest).unwrap(), ["a", "first"]);
         fs::remove_dir_all(directory).unwrap();
     }
-}
-
-/// Builds the inmates into that directory.
-pub fn inmates(tree: &Tree, directory: &Path) -> Result<()> {
-    // A processor as old as they pretend.
-    setup::rust::target(tree, "i586-unknown-linux-gnu")?;
-    let script = tree.root.join("hypervisor/inmates/build.sh");
-    // In the checkout, whose rust-toolchain.toml says which toolchain is meant.
-    run::quietly(Command::new(script).arg(directory).current_dir(&tree.root)).context("building the inmates")?;
-    Ok(())
 }
