@@ -92,14 +92,12 @@ pub fn run(bench: &mut Bench<'_>, seed: u64, until: Until) -> Result<String> {
     let log = String::from_utf8_lossy(&log);
     same("kernel panics", log.matches("panicked").count(), 0)?;
     let (beats, missed) = beats(&log).context("the server that beats has said nothing")?;
-    // A host that has no time for the emulator stops the realm too: that nobody else does is what `./x bench faults` counts.
-    if missed * 100 > beats {
-        bail!("{missed} of {beats} beats missed");
-    }
+    // A host that has no time for the emulator stops the realm too: run it on a quiet one.
+    same(&format!("missed beats of {beats}"), missed, 0)?;
     bench.ok("crtos run /bin/true")?;
     let total: u64 = kills.values().sum();
     Ok(format!(
-        "seed {seed}: {total} kills {kills:?} in {} s while {programs} programs ran and {beats} beats came, {missed} missed; \
+        "seed {seed}: {total} kills {kills:?} in {} s while {programs} programs ran and {beats} beats came, none missed; \
          cyclictest's latest wake-up came {latest} µs late",
         start.elapsed().as_secs()
     ))
