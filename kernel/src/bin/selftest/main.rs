@@ -75,13 +75,11 @@ mod program {
     pub struct Console;
     impl Write for Console {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            for chunk in text.as_bytes().chunks(16) {
-                let mut words = [0_u64; 8];
-                words[0] = chunk.len() as u64;
-                for (index, &byte) in chunk.iter().enumerate() {
-                    words[1 + index / 8] |= u64::from(byte) << (index % 8 * 8);
-                }
-                call(Call::ConsoleWrite, slots::CONSOLE, &words);
+            // So many the kernel takes in one step.
+            for chunk in text.as_bytes().chunks(8) {
+                let mut bytes = [0; 8];
+                bytes[..chunk.len()].copy_from_slice(chunk);
+                ok(Call::ConsoleWrite, slots::CONSOLE, &[chunk.len() as u64, u64::from_le_bytes(bytes)]);
             }
             Ok(())
         }
