@@ -61,6 +61,8 @@ global_asm!(
     "mov r15, [rsi + 0x78]",
     "mov rsi, [rsi + 0x30]",
     "vmrun rax",
+    ".globl svm_exited",
+    "svm_exited:",
     "push rsi",
     "mov rsi, [rsp + 8]",
     "mov [rsi + 0x08], rcx",
@@ -90,6 +92,8 @@ global_asm!(
 
 unsafe extern "C" {
     fn svm_run(vmcb: u64, registers: *mut Registers);
+    /// Where the CPU goes on after an exit.
+    fn svm_exited();
 }
 
 /// The virtual CPU of the CPU it was made on.
@@ -211,6 +215,10 @@ impl Vcpu for SvmVcpu {
         let pending = self.vmcb.exit_int_info;
         let kind = pending >> 8 & 7;
         self.vmcb.event_injection = if pending & 1 << 31 != 0 && (kind == 0 || kind == 2) { pending } else { 0 };
+        // The guest's state is lost if our own was saved in its place (seen in emulation, rarely, on a busy host): it must not be run.
+        if self.vmcb.rip == svm_exited as *const () as u64 {
+            return Exit::Unexpected(self.vmcb.exit_code);
+        }
         let exit = exit::decode(self.vmcb);
         if matches!(exit, Exit::Nmi) {
             // The NMI stays pending until global interrupts are on: take it here, the handler notes it.
