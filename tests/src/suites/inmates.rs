@@ -9,7 +9,7 @@ use hypervisor_abi::config::{Memory, MemoryFlags, PciDevice};
 
 use super::support::same;
 use crate::inmate::Inmate;
-use crate::suite::{Bench, State, Suite, Wanted, case};
+use crate::suite::{Bench, State, Suite, Wanted, case, long};
 
 /// Under the PREEMPT_RT kernel.
 pub const SUITE: Suite = Suite {
@@ -18,7 +18,7 @@ pub const SUITE: Suite = Suite {
     cases: &[
         case("timer", timer),
         case("neighbours", neighbours),
-        case("smp", smp),
+        long("smp", smp),
         case("failed_create", failed_create),
         case("give_back", give_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),
