@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hypervisor_abi::config::{IrqChip, Memory, MemoryFlags, PortRange};
@@ -109,31 +108,30 @@ fn met(log: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same of what it says while it runs.
-fn comes_to(bench: &mut Bench<'_>, name: &str) -> Result<()> {
-    let limit = Instant::now() + Duration::from_secs(30);
-    loop {
-        let log = bench.vm()?.console()?;
-        if verdicts(&log).contains_key(name) || Instant::now() > limit {
-            return met(&log, name);
-        }
-        thread::sleep(Duration::from_millis(50));
+/// The same of what it is about to say.
+fn comes_to(console: &mut Console, name: &str) -> Result<()> {
+    let verdict = console.wait_for(&format!("flat32: {name} "))?;
+    if !verdict.starts_with("ok ") {
+        bail!("{name}: {verdict}");
     }
+    Ok(())
 }
 
 /// It answers who asks for its address.
 fn network(bench: &mut Bench<'_>) -> Result<()> {
+    let mut console = Console::now(bench)?;
     let mut cable = bench.vm()?.lan()?;
     same("hardware address", lan::who_has(&mut cable, [10, 0, 0, 1], Duration::from_secs(30))?, MAC)?;
-    comes_to(bench, "network")
+    comes_to(&mut console, "network")
 }
 
 /// Its end is an instruction: the cell is at rest, and Linux as it was.
 fn halt(bench: &mut Bench<'_>) -> Result<()> {
     wait_for_state(bench, "flat32", "running")?;
+    let mut console = Console::now(bench)?;
     bench.ok("crtos cell shutdown flat32")?;
     wait_for_state(bench, "flat32", "shut down")?;
-    comes_to(bench, "halt")
+    comes_to(&mut console, "halt")
 }
 
 /// From that state it starts as it did at first; then all is Linux's again.
