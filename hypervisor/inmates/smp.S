@@ -12,11 +12,8 @@ main:
     lea esi, [hello]
     call puts
     lea eax, [interrupt]
-    mov word ptr [idt + VECTOR * 8], ax
-    mov word ptr [idt + VECTOR * 8 + 2], 0x08
-    mov word ptr [idt + VECTOR * 8 + 4], 0x8e00
-    shr eax, 16
-    mov word ptr [idt + VECTOR * 8 + 6], ax
+    mov ecx, VECTOR
+    call gate
     lea esi, [trampoline]
     mov edi, TRAMPOLINE
     mov ecx, offset trampoline_end - trampoline
@@ -129,8 +126,3 @@ again:  .asciz "smp inmate: the second processor is there again\n"
 alive: .long 0
 other: .long 0
 count: .long 0
-idt_pointer:
-    .word 256 * 8 - 1
-    .long idt
-.balign 16
-idt: .fill 256, 8, 0

@@ -43,15 +43,6 @@ main:
     call putc
     jmp 0b
 
-# Interrupt gate ECX leads to EAX.
-gate:
-    mov word ptr [idt + ecx * 8], ax
-    mov word ptr [idt + ecx * 8 + 2], 0x08
-    mov word ptr [idt + ecx * 8 + 4], 0x8e00
-    shr eax, 16
-    mov word ptr [idt + ecx * 8 + 6], ax
-    ret
-
 tick:
     push eax
     push ecx
@@ -88,8 +79,3 @@ text_own: .asciz " own "
 ticks: .long 0
 owns:  .long 0
 shown: .long 50
-idt_pointer:
-    .word 256 * 8 - 1
-    .long idt
-.balign 16
-idt: .fill 256, 8, 0
