@@ -135,7 +135,7 @@ impl Device {
 
 entry!(interrupt_entry, interrupt);
 extern "C" fn interrupt() {
-    // Written before interrupts were on.
+    // SAFETY: written before interrupts were on, and then no more.
     unsafe { DEVICE }.acknowledge();
     COUNT.fetch_add(1, Relaxed);
     write(APIC_EOI, 0);
@@ -148,6 +148,7 @@ fn run() {
         say!("device inmate: no device");
         return;
     };
+    // SAFETY: interrupts are off: nobody reads it yet.
     unsafe { DEVICE = device };
     say!("device inmate: id {:08x}", device.id);
     let way = command();

@@ -95,6 +95,7 @@ static LAST_TICK: AtomicU32 = AtomicU32::new(0);
 /// Its low half: differences of seconds fit.
 fn tsc() -> u32 {
     let low: u32;
+    // SAFETY: reads a counter.
     unsafe { asm!("rdtsc", out("eax") low, out("edx") _, options(nostack, preserves_flags)) };
     low
 }
@@ -311,10 +312,12 @@ fn bring_up() -> [u8; 6] {
 }
 
 fn load<const N: usize>(at: u32) -> [u8; N] {
+    // SAFETY: a buffer of the card's, which nothing of Rust's lies in.
     core::array::from_fn(|n| unsafe { ((at as usize + n) as *const u8).read_volatile() })
 }
 
 fn store(at: u32, bytes: &[u8]) {
+    // SAFETY: as above.
     bytes.iter().zip(0..).for_each(|(byte, n)| unsafe { ((at as usize + n) as *mut u8).write_volatile(*byte) });
 }
 
@@ -365,6 +368,7 @@ fn entry_state(stack: u32, divider: u8) {
     let found = read(FOUND);
     verdict("reset", found == 0xf000_0003 && read(FOUND + 4) == 0x6000_0010, found);
     let selector: u32;
+    // SAFETY: reads a register.
     unsafe { asm!("mov {:e}, cs", out(reg) selector, options(nomem, nostack, preserves_flags)) };
     verdict("entry", selector & 0xffff == 8, selector);
     verdict("stack", stack == 0xe_0000, stack);

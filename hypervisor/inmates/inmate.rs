@@ -1,4 +1,5 @@
 //! What the inmates in Rust share. Flat 32-bit programs that own their processor: everything here is an instruction or a register.
+//! What such a program does wrong harms itself only: that is what it is there to show.
 #![allow(dead_code, unused_macros, unused_imports)] // None of them uses all.
 
 use core::arch::asm;
@@ -27,58 +28,70 @@ pub fn command() -> u8 {
 
 pub fn read(address: u32) -> u32 {
     let value;
+    // SAFETY: the callers' addresses are registers and memory of the cell that nothing of Rust's lies in; else the cell is stopped.
     unsafe { asm!("mov {}, [{}]", out(reg) value, in(reg) address, options(nostack, preserves_flags)) };
     value
 }
 
 pub fn write(address: u32, value: u32) {
+    // SAFETY: as above.
     unsafe { asm!("mov [{}], {}", in(reg) address, in(reg) value, options(nostack, preserves_flags)) };
 }
 
 pub fn in8(port: u16) -> u8 {
     let value;
+    // SAFETY: a port has no memory of ours behind it.
     unsafe { asm!("in al, dx", out("al") value, in("dx") port, options(nostack, preserves_flags)) };
     value
 }
 
 pub fn out8(port: u16, value: u8) {
+    // SAFETY: as above.
     unsafe { asm!("out dx, al", in("al") value, in("dx") port, options(nostack, preserves_flags)) };
 }
 
 pub fn in32(port: u16) -> u32 {
     let value;
+    // SAFETY: as above.
     unsafe { asm!("in eax, dx", out("eax") value, in("dx") port, options(nostack, preserves_flags)) };
     value
 }
 
 pub fn out32(port: u16, value: u32) {
+    // SAFETY: as above.
     unsafe { asm!("out dx, eax", in("eax") value, in("dx") port, options(nostack, preserves_flags)) };
 }
 
 pub fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
+    // SAFETY: reads only; one that is not there is a fault, which ends the program.
     unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags)) };
     u64::from(high) << 32 | u64::from(low)
 }
 
 pub fn wrmsr(msr: u32, low: u32) {
+    // SAFETY: the callers set MSRs of the interrupt controller only.
     unsafe { asm!("wrmsr", in("ecx") msr, in("eax") low, in("edx") 0, options(nostack, preserves_flags)) };
 }
 
 pub fn pause() {
+    // SAFETY: does nothing.
     unsafe { asm!("pause", options(nostack, preserves_flags)) };
 }
 
 pub fn wait_for_interrupt() {
+    // SAFETY: waits.
     unsafe { asm!("hlt", options(nostack, preserves_flags)) };
 }
 
 pub fn interrupts_on() {
+    // SAFETY: what is interrupted is saved by `entry!`.
     unsafe { asm!("sti", options(nostack)) };
 }
 
 pub fn stop() -> ! {
     loop {
+        // SAFETY: nothing comes after it.
         unsafe { asm!("cli", "hlt", options(nostack)) };
     }
 }
@@ -88,6 +101,7 @@ pub fn stop() -> ! {
 /// Hypercall 8: a character for the hypervisor's console. Its result.
 pub fn print(byte: u8) -> i32 {
     let result;
+    // SAFETY: this call changes EAX only.
     unsafe { asm!("vmmcall", inlateout("eax") 8 => result, in("edi") u32::from(byte)) };
     result
 }
@@ -136,7 +150,7 @@ pub fn gate(vector: u8, entry: extern "C" fn()) {
         base: u32,
     }
     let pointer = Pointer { limit: 256 * 8 - 1, base: &raw const IDT as u32 };
-    // Nobody else touches the table: its interrupts are not on yet.
+    // SAFETY: nobody else touches the table: its interrupts are not on yet.
     unsafe {
         (&raw mut IDT.0[usize::from(vector)]).write_volatile(gate);
         asm!("lidt [{}]", in(reg) &raw const pointer, options(nostack, preserves_flags));

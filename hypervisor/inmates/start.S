@@ -1,3 +1,3 @@
-# The start of the inmates in C.
+# The start of the inmates in Rust.
 .include "inmate.inc"
 .globl main
