@@ -105,6 +105,8 @@ calls! {
     40 BindRoute "bind_route" Some(T::AddressSpace), C, ["route (0–6)", "Endpoint slot"] -> [], "Foreign calls of that route go to the endpoint. Needs WRITE on it.", [];
     41 Extend "extend" Some(T::AddressSpace), C, ["Untyped slot"] -> [], "Gives all that is left of an Untyped as further page-table memory.", [OutOfMemory];
     42 FrameInfo "frame_info" Some(T::Frame), NONE, [] -> ["physical address", "bytes", "kind (0 normal, 1 shared, 2 device)"], "Where and how much.", [];
+    43 TakeDirty "take_dirty" Some(T::AddressSpace), C, ["virtual address", "pages"] -> ["pages done", "–", "eight words: bit i is page i"],
+        "Which pages have been written since this was last asked, or since they were mapped. At most 512 at once; stops at a large page. Partial: what is done is not asked again; call again for the rest.", [Partial];
 
     // Threads.
     48 ThreadConfigure "thread_configure" Some(T::Thread), C,

@@ -213,6 +213,14 @@ fn handle(c: &Context, call: Call) -> Handled {
         }
         Call::Unmap => counted(c.object::<AddressSpace>()?.unmap(c.k, c.arg(0), c.arg(1))),
         Call::Protect => counted(c.object::<AddressSpace>()?.protect(c.k, c.arg(0), c.arg(1), c.arg(2))),
+        Call::TakeDirty => {
+            let mut dirty = [0; 8];
+            let taken = c.object::<AddressSpace>()?.take_dirty(c.k, c.arg(0), c.arg(1), &mut dirty);
+            for (index, word) in dirty.into_iter().enumerate() {
+                c.thread.frame.word(index).set(word);
+            }
+            counted(taken)
+        }
         Call::SetRoute => c.object::<AddressSpace>()?.set_route(c.arg(0), c.arg(1), c.arg(2)).map(done),
         Call::BindRoute => c.bind_route(),
         Call::Extend => c.extend(),

@@ -112,6 +112,16 @@ impl Page {
         unsafe { pointer.add(index & 511).read_volatile() }
     }
 
+    /// Whether any of eight 64-bit words, from a multiple of eight on (modulo the page), has one of these bits in its low half.
+    pub fn eight_have(self, index: usize, bits: u32) -> bool {
+        let words = core::ptr::with_exposed_provenance::<[u32; 2]>(to_virtual(self.0) as usize);
+        let any = (0..8).fold(0, |any, offset| {
+            // SAFETY: the page is mapped RAM (`Page::at`), the index is inside it.
+            any | unsafe { words.add(index & 504 | offset).cast::<u32>().read_volatile() }
+        });
+        any & bits != 0
+    }
+
     /// Writes the 64-bit word with this index (modulo the page).
     pub fn write(self, index: usize, value: u64) {
         let pointer = core::ptr::with_exposed_provenance_mut::<u64>(to_virtual(self.0) as usize);

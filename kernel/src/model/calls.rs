@@ -147,7 +147,7 @@ pub fn call(s: &mut State, number: Call, slot: u64, args: [u64; 6]) -> Answer {
     let cap = cap.clone();
     let [a, b, c, d, e, _] = args;
     match number {
-        Call::Map | Call::Unmap | Call::Protect => return mapping(s, number, cap.name, args),
+        Call::Map | Call::Unmap | Call::Protect | Call::TakeDirty => return mapping(s, number, cap.name, args),
         _ => {}
     }
     let there = |s: &State, index: u64| {
@@ -280,9 +280,14 @@ fn mapping(s: &mut State, number: Call, space: Name, [a, b, c, d, e, _]: [u64; 6
             }
         });
         let protection = checked.map_err(|error| (error, Some(0)))?;
-        let first = Mapping { physical: name + b * PAGE, frame: name, protection, rights };
+        let first = Mapping { physical: name + b * PAGE, frame: name, protection, rights, dirty: false };
         return stopped(s.spaces.get_mut(&space).expect("it lives").map(c, d, first));
     }
     let space = s.spaces.get_mut(&space).expect("it lives");
+    if number == Call::TakeDirty {
+        let (done, words, result) = space.take_dirty(a, b);
+        // The address stays in the register between the two results.
+        return stopped((done, result)).map(|done| [done, vec![a], words.to_vec()].concat());
+    }
     stopped(if number == Call::Unmap { space.unmap(a, b) } else { space.protect(a, b, c) })
 }

@@ -16,6 +16,8 @@ pub struct Mapping {
     pub protection: Protection,
     /// What the capability that mapped it allowed.
     pub rights: Rights,
+    /// Written since somebody asked, or since it was mapped.
+    pub dirty: bool,
 }
 
 #[derive(Default)]
@@ -113,6 +115,20 @@ impl Space {
             }
         }
         (pages, Ok(()))
+    }
+
+    /// Pages looked at, and which of them were dirty, in the words of the answer.
+    pub fn take_dirty(&mut self, address: u64, pages: u64) -> (u64, [u64; 8], Result<(), Error>) {
+        let mut words = [0; 8];
+        if let Err(error) = range(address, pages) {
+            return (0, words, Err(error));
+        }
+        let done = pages.min(512);
+        for (page, mapping) in self.pages.range_mut(address / PAGE..address / PAGE + done) {
+            let index = page - address / PAGE;
+            words[index as usize / 64] |= u64::from(std::mem::take(&mut mapping.dirty)) << (index % 64);
+        }
+        (done, words, if done < pages { Err(Error::Partial) } else { Ok(()) })
     }
 
     /// A frame is gone.

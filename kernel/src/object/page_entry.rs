@@ -11,6 +11,8 @@ pub mod bits {
     pub const WRITE: u64 = 2;
     pub const USER: u64 = 4;
     pub const UNCACHED: u64 = 0x18;
+    /// The processor sets it when it writes through the entry; the kernel, when it writes for the user.
+    pub const DIRTY: u64 = 0x40;
     pub const LARGE: u64 = 0x80;
     pub const GLOBAL: u64 = 0x100;
     /// Software: the capability that mapped the page allows writing, executing.

@@ -142,6 +142,71 @@ fn zeroing_and_unmapping_go_on_where_they_were_interrupted() {
 }
 
 #[test]
+fn pages_written_are_told_once_each() {
+    const AT: u64 = 0x40_0000 + 509 * 4096;
+    let rig = Rig::new(2 * 512 + 80);
+    rig.retype(ObjectType::Frame, 40 * 4096, FRAME);
+    rig.ok(Call::Map, SPACE, &[FRAME.into(), 0, AT, 20, 3]);
+    rig.ok(Call::Map, SPACE, &[FRAME.into(), 20, AT + 511 * 4096, 4, 3]);
+    let space = rig.current().space().unwrap();
+    let write = |page: u64| assert!(space.writable(AT + page * 4096).is_some());
+    let take = |first: u64, pages: u64| rig.ok(Call::TakeDirty, SPACE, &[AT + first * 4096, pages]);
+    assert_eq!((take(0, 512).rdi, take(0, 512).words), (512, [0; 8]));
+    // In two tables, with others and nothing between them; the last one of them is not asked for.
+    for page in [0, 2, 3, 11, 12, 19, 511, 512] {
+        write(page);
+    }
+    assert!(space.readable(AT + 4096).is_some());
+    let some = 1 | 1 << 2 | 1 << 3 | 1 << 11 | 1 << 12 | 1 << 19;
+    assert_eq!(take(0, 512).words, [some, 0, 0, 0, 0, 0, 0, 1 << 63]);
+    assert_eq!(take(0, 512).words, [0; 8]);
+    assert_eq!(take(512, 1).words[0], 1);
+    write(12);
+    rig.ok(Call::Protect, SPACE, &[AT, 20, 1]);
+    assert!(space.writable(AT + 12 * 4096).is_none());
+    rig.ok(Call::Protect, SPACE, &[AT, 20, 3]);
+    assert_eq!(take(12, 2).words[0], 1, "a change of protection forgets nothing");
+    write(12);
+    rig.ok(Call::Unmap, SPACE, &[AT + 12 * 4096, 1]);
+    rig.ok(Call::Map, SPACE, &[FRAME.into(), 12, AT + 12 * 4096, 1, 3]);
+    assert_eq!(take(0, 20).words[0], 0, "a new mapping is clean");
+
+    // What a server reads from its caller is written by the kernel.
+    rig.ok(Call::Map, SPACE, &[FRAME.into(), 30, 0x10_0000, 2, 3]);
+    assert_eq!(crate::message::lease::copy(&space, AT, &space, 0x10_0ff8, 16), Ok(16));
+    assert_eq!(rig.ok(Call::TakeDirty, SPACE, &[0x10_0000, 2]).words[0], 0b11);
+    assert_eq!(take(0, 20).words[0], 0);
+
+    // Interrupted after a few, and for more than an answer holds: what is done is told, and the rest is left.
+    for page in 0..20 {
+        write(page);
+    }
+    rig.k.cpu.note_interrupt(FIRST_VECTOR + 90);
+    let out = rig.call(Call::TakeDirty, SPACE, &[AT, 20]);
+    assert_eq!((out.status, out.rdi, out.words[0]), (status(Error::Partial), 3, 0b111));
+    rig.settle();
+    assert_eq!(take(0, 20).words[0], 0xf_fff8);
+    write(0);
+    write(512);
+    let out = rig.call(Call::TakeDirty, SPACE, &[AT, 513]);
+    assert_eq!((out.status, out.rdi, out.words), (status(Error::Partial), 512, [1, 0, 0, 0, 0, 0, 0, 0]));
+    assert_eq!(take(512, 1).words[0], 1);
+
+    // Nonsense, too few rights; a large page has one bit for all of it.
+    let refused = |slot: u32, arguments: &[u64]| rig.call(Call::TakeDirty, slot, arguments).status;
+    for arguments in [[AT + 8, 1], [AT, 0], [1 << 47, 1], [AT, 1 << 60], [AT, u64::MAX]] {
+        assert_eq!(refused(SPACE, &arguments), status(Error::InvalidArgument));
+    }
+    rig.ok(Call::CapCopy, TABLE, &[OTHER.into(), SPACE.into(), !u64::from(ipc::Rights::CONTROL.bits()) & 0xff, 0]);
+    assert_eq!(refused(OTHER, &[AT, 1]), status(Error::MissingRights));
+    rig.retype(ObjectType::Frame, LARGE + 21, 43);
+    rig.ok(Call::Map, SPACE, &[43, 0, 0xa0_0000, 512, LARGE_WRITABLE]);
+    space.writable(0xa0_5000).unwrap().write(1, 1);
+    let out = rig.call(Call::TakeDirty, SPACE, &[0xa0_0000 - 2 * 4096, 10]);
+    assert_eq!((out.status, out.rdi), (status(Error::InvalidArgument), 2));
+}
+
+#[test]
 fn ten_thousand_descendants_are_revoked_while_they_are_used() {
     let count = amount(10_000, 70);
     let rig = Rig::new(count / 64 + 32);

@@ -10,6 +10,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod dirty;
+#[cfg(target_os = "none")]
 mod load;
 #[cfg(target_os = "none")]
 mod loops;

@@ -1,8 +1,8 @@
 //! The measurements, one after the other.
 
-use super::load;
 use super::loops::{self, FOREIGN_END, NO_OVERHEAD, OVERHEAD};
 use super::workshop::{DONE, ENDPOINT, Loop, MOST, Workshop, made};
+use super::{dirty, load};
 use rt::{Cap, Endpoint, Notification, Start, Thread, log};
 
 /// Samples of a measurement whose paths are all the same.
@@ -42,6 +42,11 @@ pub fn main(_: Start) -> ! {
     w.service();
     measured(w, "syscall.yield", &raw const loops::yields, CLIENT, OVERHEAD);
     foreign(w);
+    for (name, pages) in [("memory.take_dirty.512p", 512), ("memory.take_dirty.64p", 64)] {
+        let mut samples = [0; SOME];
+        dirty::samples(w, pages, &mut samples);
+        say(name, &mut samples, NO_OVERHEAD);
+    }
 
     let space = w.space();
     w.service();

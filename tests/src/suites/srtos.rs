@@ -51,6 +51,7 @@ pub const SUITE: Suite = Suite {
         case("revoke_ten_thousand", |bench| said(bench, "selftest: revoke of 10000 descendants:")),
         case("unmap_gigabyte", |bench| said(bench, "selftest: unmapping of 1 GiB:")),
         case("large_pages", |bench| said(bench, "selftest: large pages:")),
+        case("dirty_pages", |bench| said(bench, "selftest: dirty pages: exactly those written, each time")),
         case("hostile", |bench| hostile(bench, 100_000)),
         long("hostile_ten_million", |bench| hostile(bench, 10_000_000)),
     ],

@@ -14,7 +14,7 @@ use crate::tree::{Tree, say};
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Names of what the server says, and the most that each may be: of the median, but for what is a maximum.
-const LIMITS: [(&str, u64); 12] = [
+const LIMITS: [(&str, u64); 14] = [
     ("ipc.call_reply.inter_as.0w", 300),
     ("ipc.call_reply.inter_as.4w", 330),
     ("ipc.call_reply.intra_as.0w", 290),
@@ -24,6 +24,8 @@ const LIMITS: [(&str, u64); 12] = [
     ("syscall.yield", 150),
     ("syscall.null", 100),
     ("foreign.round_trip", 350),
+    ("memory.take_dirty.512p", 2600),
+    ("memory.take_dirty.64p", 750),
     ("timer.wake_max", 3500),
     ("timer.wake", 600),
     ("kernel.ram_per_thread", 4096),

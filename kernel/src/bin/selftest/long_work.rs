@@ -16,7 +16,7 @@ const GIB: u64 = 1 << 30;
 const AT: u64 = 0x10_0000_0000;
 
 /// Makes a call on an address space until all pages are done; says how many calls that took.
-fn whole(number: Call, space: u32, address: u64, pages: u64, map: Option<(u32, u64)>) -> u64 {
+pub fn whole(number: Call, space: u32, address: u64, pages: u64, map: Option<(u32, u64)>) -> u64 {
     let mut done = 0;
     for calls in 1.. {
         let (at, left) = (address + done * 4096, pages - done);

@@ -12,6 +12,8 @@ mod bystander;
 #[cfg(target_os = "none")]
 mod crimes;
 #[cfg(target_os = "none")]
+mod dirty;
+#[cfg(target_os = "none")]
 mod hostile;
 #[cfg(target_os = "none")]
 mod long_work;
@@ -23,7 +25,7 @@ mod time_crimes;
 
 #[cfg(target_os = "none")]
 mod program {
-    use super::{bystander, crimes, hostile, long_work, time_crimes};
+    use super::{bystander, crimes, dirty, hostile, long_work, time_crimes};
     use core::arch::{asm, global_asm};
     use core::fmt::Write;
     use core::panic::PanicInfo;
@@ -511,6 +513,7 @@ mod program {
         measure("yield", bench_yield);
 
         long_work::all();
+        dirty::all();
         say!("selftest: bystander ok, {} beats", bystander::stop());
 
         // A frame that goes takes its mappings along.

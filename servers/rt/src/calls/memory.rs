@@ -37,6 +37,22 @@ impl Cap<AddressSpace> {
         })
     }
 
+    /// Calls `dirty` with the address of each page of the range that has been written since this was last asked, or since it was mapped.
+    /// Pages that are not mapped are passed over; a large page is an error.
+    pub fn take_dirty(self, address: u64, pages: u64, mut dirty: impl FnMut(u64)) -> Result {
+        steps(pages, |done, count| {
+            let first = address + done * 4096;
+            let (done, words) = super::invoke_partial_words(Call::TakeDirty, self.slot, [first, count])?;
+            for (index, mut word) in (0..).step_by(64).zip(words) {
+                while word != 0 {
+                    dirty(first + (index + u64::from(word.trailing_zeros())) * 4096);
+                    word &= word - 1;
+                }
+            }
+            Ok(done)
+        })
+    }
+
     /// One step: the pages done, whether that was all or not.
     fn partial<const N: usize>(self, call: Call, arguments: [u64; N]) -> Result<u64> {
         super::invoke_partial(call, self.slot, arguments)

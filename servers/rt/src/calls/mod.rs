@@ -107,20 +107,30 @@ impl<T> fmt::Debug for Cap<T> {
 }
 
 fn invoke<const N: usize>(call: Call, slot: u32, arguments: [u64; N]) -> Result<[u64; 4]> {
-    let (status, results) = invoke_raw(call, slot, arguments);
+    let (status, registers) = invoke_raw(call, slot, arguments);
     check(status)?;
-    Ok(results)
+    Ok([registers.first, registers.second, registers.words[0], registers.words[1]])
 }
 
 /// A call that may do part of its work: gives the first result, how much was done, also then.
 fn invoke_partial<const N: usize>(call: Call, slot: u32, arguments: [u64; N]) -> Result<u64> {
-    match invoke_raw(call, slot, arguments) {
-        (status, [done, ..]) if status == Error::Partial as u64 => Ok(done),
-        (status, [done, ..]) => check(status).map(|()| done),
-    }
+    invoke_partial_words(call, slot, arguments).map(|(done, _)| done)
 }
 
-fn invoke_raw<const N: usize>(call: Call, slot: u32, arguments: [u64; N]) -> (u64, [u64; 4]) {
+/// The same, with the words that come besides.
+fn invoke_partial_words<const N: usize>(
+    call: Call,
+    slot: u32,
+    arguments: [u64; N],
+) -> Result<(u64, [u64; REGISTER_WORDS])> {
+    let (status, registers) = invoke_raw(call, slot, arguments);
+    if status != Error::Partial as u64 {
+        check(status)?;
+    }
+    Ok((registers.first, registers.words))
+}
+
+fn invoke_raw<const N: usize>(call: Call, slot: u32, arguments: [u64; N]) -> (u64, Registers) {
     const { assert!(N <= REGISTER_WORDS + 1) };
     let mut registers = Registers { first: slot.into(), second: 0, words: [0; REGISTER_WORDS] };
     for (index, argument) in arguments.into_iter().enumerate() {
@@ -130,7 +140,7 @@ fn invoke_raw<const N: usize>(call: Call, slot: u32, arguments: [u64; N]) -> (u6
         }
     }
     let status = trap(Request::new(call, 0, 0), &mut registers);
-    (status, [registers.first, registers.second, registers.words[0], registers.words[1]])
+    (status, registers)
 }
 
 /// A raw status as a result. A number that names no error is treated as `InvalidCall`.
