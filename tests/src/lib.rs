@@ -17,6 +17,7 @@ pub mod inmate;
 pub mod lan;
 pub mod machine;
 pub mod process;
+pub mod qmp;
 pub mod random;
 pub mod realm;
 pub mod standalone;
