@@ -111,6 +111,9 @@ pub struct Cell {
     pub mmconfig: Option<Spanned<Mmconfig>>,
     /// I/O port of the UART that the hypervisor writes to.
     pub debug_console: Option<Spanned<u16>>,
+    /// What Linux does when the cell has failed.
+    #[serde(default)]
+    pub restart: Spanned0<Restart>,
 }
 
 fn one() -> Spanned<u32> {
@@ -277,7 +280,7 @@ fn heap() -> Spanned0<Size> {
     Spanned0(Spanned::new(0..0, Size(LEAST_HEAP)))
 }
 
-/// What happens when a server dies.
+/// What happens when a server dies, or the cell fails.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(untagged, expecting = "expected \"never\", \"always\", \"escalate\" or { times = N, window_ms = N }")]
 pub enum Restart {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use image::{Layout, Machine};
+use image::manifest::Restart;
+use image::{Layout, Machine, Manifest, Source};
 
 use crate::memory;
 
@@ -56,6 +57,11 @@ pub fn layout() -> Result<Layout> {
         layout.shift(start.wrapping_sub(layout.hypervisor_memory.0));
     }
     Ok(layout)
+}
+
+/// What the manifest says of a cell that has failed.
+pub fn restart() -> Result<Restart> {
+    Ok(Manifest::parse(&Source::read(&find(MANIFEST)?)?)?.cell.restart.0.into_inner())
 }
 
 /// The machine as Linux sees it now.

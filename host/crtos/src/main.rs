@@ -19,6 +19,7 @@ mod program;
 mod proxy;
 mod realm;
 mod sys;
+mod watch;
 mod why;
 
 use std::process::ExitCode;

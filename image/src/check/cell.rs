@@ -3,7 +3,7 @@
 use ipc::image::LOAD_ADDRESS;
 
 use crate::diagnostic::Findings;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Restart, RestartWord};
 use crate::units::is_paged;
 
 /// Least private RAM that a system starts in.
@@ -68,6 +68,20 @@ pub fn check(manifest: &Manifest, found: &mut Findings<'_>) {
             format!("mmconfig base {:#x} is not a multiple of a bus's 1 MiB", mmconfig.get_ref().base),
             "take it from the ACPI table MCFG",
         );
+    }
+    let restart = &cell.restart.0;
+    match restart.get_ref() {
+        Restart::Limited(limit) if limit.times == 0 || limit.window_ms == 0 => found.add(
+            restart.span(),
+            format!("the cell is restarted {} times in {} ms", limit.times, limit.window_ms),
+            "use numbers above 0, or \"never\" or \"always\"",
+        ),
+        Restart::Word(RestartWord::Escalate) => found.add(
+            restart.span(),
+            "the cell escalates its failure, and there is nobody above it",
+            "use \"never\", \"always\" or a limit",
+        ),
+        _ => {}
     }
     if *cell.pm_timer.get_ref() == 0 {
         found.add(cell.pm_timer.span(), "pm_timer 0 is no port", "take PM_TMR_BLK from the ACPI table FADT");

@@ -7,6 +7,7 @@ mod enable;
 mod escape;
 mod flat32;
 mod front_door;
+mod hostile;
 mod image;
 mod inmates;
 mod memory;
@@ -26,6 +27,8 @@ use crate::suite::{State, Suite, Wanted};
 /// The machine in which servers can be made to crash.
 pub const CRASH_MACHINE: Wanted = Wanted { manifest: "crash", ..Wanted::new(State::Running) };
 
+pub use hostile::TRESPASS;
+
 /// All suites.
 pub const ALL: &[&Suite] = &[
     &plain::RT,
@@ -37,6 +40,7 @@ pub const ALL: &[&Suite] = &[
     &programs::RT,
     &signals::RT,
     &servers::RT,
+    &hostile::SUITE,
     &cycle::RT,
     &enable::SUITE,
     &programs::STOCK,

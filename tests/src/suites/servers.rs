@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::support::{crtos_run, in_use, same};
 use crate::chaos;
-use crate::suite::{Bench, Suite, case, long, said};
+use crate::suite::{Bench, Flavour, Suite, case, long, said};
 
 /// Under the PREEMPT_RT kernel, in the image whose manifest lets servers be crashed.
 pub const RT: Suite = Suite {
@@ -26,10 +26,13 @@ pub const RT: Suite = Suite {
         long("appends_10000", |bench| appends(bench, 10_000)),
         long("chaos", |bench| chaos::run(bench, 1, chaos::Until::Kills(1_000)).map(drop)),
         case("cell_restart", cell_restart),
+        case("rebuild_waits", rebuild_waits),
         case("supervisor", supervisor),
+        case("restarted", restarted),
         case("dmesg", |bench| bench.dmesg_is_clean()),
-        // The last one: nothing is left of Linux after it.
+        // The last ones: nothing is left of Linux after them.
         case("linux_panics", linux_panics),
+        case("linux_hangs", linux_hangs),
     ],
 };
 
@@ -267,13 +270,78 @@ fn supervisor(bench: &mut Bench<'_>) -> Result<()> {
     cell_restart(bench)
 }
 
-/// Linux panics: the heartbeat goes on, the console says that Linux is silent, and who waits for it gets an error.
+/// A cell whose first process is dead is started anew if the manifest wants that, as often as it says: no command is needed. What ran ends.
+fn restarted(bench: &mut Bench<'_>) -> Result<()> {
+    let edit = |what: &str| format!("sed -i '{what}' /usr/lib/crtos/manifest.toml");
+    // It is Linux's part, so the image is the same.
+    bench.ok(&edit("s/^cpus = 1$/cpus = 1\\nrestart = { times = 2, window_ms = 3600000 }/"))?;
+    cell_restart(bench)?;
+    let reports = bench.ok("crtos crash list | tail -1")?;
+    for (round, way) in ["null", "spin"].iter().enumerate() {
+        let said = bench.sh(&format!(
+            "crtos run /bin/sleep 1000 & program=$!
+             for i in $(seq 100); do crtos ps | grep -q sleep && break; sleep 0.1; done
+             crtos server crash init --how {way} || exit 99
+             wait $program; echo $?
+             for i in $(seq 600); do [ $(dmesg | grep -c 'runs again') = {} ] && exit; sleep 0.1; done
+             dmesg | tail; exit 98",
+            round + 1
+        ))?;
+        let wanted = (0, "125\n".into(), "crtos: the real-time realm went away\n".into());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        same(way, (said.status, text(&said.stdout), text(&said.stderr)), wanted)?;
+        same("a program in the new life", crtos_run(bench, &["/bin/echo", "alive"], b"")?.stdout, b"alive\n".into())?;
+        same("init", row(bench, "init")?.state, "running".into())?;
+        same("generation", row(bench, "vfs-proxy")?.generation, 0)?;
+        same("the last report", bench.ok("crtos crash list | tail -1")?, reports.clone())?;
+    }
+    // Now it is enough.
+    bench.ok("crtos server crash init --how panic
+         for i in $(seq 100); do dmesg | grep 'it has failed too often' && exit 0; sleep 0.1; done; exit 1")?;
+    same("the cell", bench.ok("crtos cell list")?.lines().any(|line| line.contains("failed")), true)?;
+    bench.ok(&edit("/^restart = { times = 2, window_ms = 3600000 }$/d"))?;
+    cell_restart(bench)
+}
+
+/// Who is rebuilt below the real-time programs does not wait for ever: after a while it is rebuilt at its own priority.
+fn rebuild_waits(bench: &mut Bench<'_>) -> Result<()> {
+    let before = row(bench, "heartbeat")?.generation;
+    let list = bench.ok("crtos run --prio 50 /bin/sh -c 'while :; do :; done' & program=$!
+         for i in $(seq 100); do crtos ps | grep -q ' sh$' && break; sleep 0.1; done
+         crtos server kill heartbeat || exit 97
+         kill -0 $program || exit 96
+         crtos server list
+         kill $program; wait $program; [ $? = 143 ]")?;
+    let line = list.lines().find(|line| line.starts_with("heartbeat ")).context("no heartbeat")?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, _, state, generation, _, us] = words[..] else { bail!("{line}") };
+    same(line, (state, generation.parse()?), ("running", before + 1))?;
+    if us.parse::<u64>()? < 50_000 {
+        bail!("it did not wait: {line}");
+    }
+    Ok(())
+}
+
+/// Linux panics.
 fn linux_panics(bench: &mut Bench<'_>) -> Result<()> {
+    // It stays as it is then, instead of starting the machine again.
+    bench.ok("echo 0 > /proc/sys/kernel/panic")?;
+    without_linux(bench, "echo c > /proc/sysrq-trigger", "Kernel panic")
+}
+
+/// All processors of Linux hang with interrupts off.
+fn linux_hangs(bench: &mut Bench<'_>) -> Result<()> {
+    let module = bench.builder.module("hang", Flavour::Rt)?;
+    without_linux(bench, &format!("insmod {}", module.display()), "hang: every processor stops")
+}
+
+/// The command is the end of Linux, that the console shows by `sign`: the heartbeat goes on, the console says that Linux is silent, and who
+/// waits for it gets an error.
+fn without_linux(bench: &mut Bench<'_>, command: &str, sign: &str) -> Result<()> {
     bench.ok("setsid /bin/bash -c 'sleep 1000 | crtos run /bin/cat' </dev/null >/dev/null 2>&1 &
          for i in $(seq 100); do crtos ps | grep -q cat && break; sleep 0.1; done")?;
-    // It stays as it is then, instead of starting the machine again. What the command prints nobody would hear.
-    bench.ok("echo 0 > /proc/sys/kernel/panic")?;
-    bench.ok("setsid /bin/bash -c 'sleep 1; echo c > /proc/sysrq-trigger' </dev/null >/dev/null 2>&1 & true")?;
+    // What the command prints nobody would hear.
+    bench.ok(&format!("setsid /bin/bash -c 'sleep 1; {command}' </dev/null >/dev/null 2>&1 & true"))?;
     let logs = bench.vm()?.logs().to_owned();
     let read =
         |name: &str| -> Result<String> { Ok(String::from_utf8_lossy(&std::fs::read(logs.join(name))?).into_owned()) };
@@ -284,7 +352,7 @@ fn linux_panics(bench: &mut Bench<'_>) -> Result<()> {
         let last = log.lines().rev().find_map(number);
         Ok(last.unwrap_or(0))
     };
-    until(|| Ok(read("linux.log")?.contains("Kernel panic")))?;
+    until(|| Ok(read("linux.log")?.contains(sign)))?;
     let then = beat()?;
     until(|| Ok(beat()? >= then + 60))?;
     until(|| Ok(read("hypervisor.log")?.contains("vfs-proxy: Linux is silent: no sign of life for ")))?;
@@ -294,7 +362,7 @@ fn linux_panics(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 /// Waits for something to become true; not for ever.
-fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn until(mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(120);
     while !is_so()? {
         if Instant::now() > end {

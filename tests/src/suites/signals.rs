@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use super::support::same;
+use super::support::{in_use, same};
 use crate::suite::{Bench, State, Suite, Wanted, case};
 
 /// Under the PREEMPT_RT kernel.
@@ -20,6 +20,8 @@ pub const RT: Suite = Suite {
 };
 
 fn ends_by(bench: &mut Bench<'_>, name: &str, number: i32) -> Result<()> {
+    bench.ok("crtos run /bin/true")?;
+    let before = in_use(bench)?;
     let script = format!(
         "set -m # without job control, a shell's background commands ignore SIGINT
          crtos run /bin/sleep 1000 & pid=$!
@@ -34,7 +36,8 @@ fn ends_by(bench: &mut Bench<'_>, name: &str, number: i32) -> Result<()> {
         98 => bail!("the program is still there after 10 s"),
         status => same("status", status, 128 + number),
     }?;
-    bench.ok("crtos run /bin/true").map(drop)
+    bench.ok("crtos run /bin/true")?;
+    same("what is in use", in_use(bench)?, before)
 }
 
 fn own(bench: &mut Bench<'_>) -> Result<()> {

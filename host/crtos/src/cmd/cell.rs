@@ -1,7 +1,7 @@
 //! `crtos cell …`: the life of a cell. Without names and files, the cell of the real-time realm is meant.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Subcommand;
@@ -11,9 +11,13 @@ use hypervisor_abi::hypercall::{CpuStat, InfoType};
 
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
-use crate::{cell_state, config, files, why};
+use crate::{cell_state, config, files, watch, why};
 
 const DEFAULT: &str = "srtos";
+/// States of a cell that runs.
+const RUNNING: i32 = 0;
+/// And lets nobody come or go.
+const LOCKED: i32 = 1;
 /// State of a cell that was stopped, or says that it has failed.
 const FAILED: i32 = 3;
 /// Longest time from start to life, in software emulation on a busy machine.
@@ -37,7 +41,7 @@ pub enum Command {
         /// FILE or FILE@ADDRESS; the default is the composed image at its address
         image: Option<String>,
     },
-    /// Start a loaded cell; for the real-time realm's own, wait until it can run programs
+    /// Start a loaded cell; for the real-time realm's own, wait until it can run programs, and watch it if its manifest wants that
     Start {
         /// Name or id
         #[arg(default_value = DEFAULT)]
@@ -57,6 +61,8 @@ pub enum Command {
     },
     /// List the cells
     List,
+    /// Watch the real-time realm's cell until it is stopped, and start it anew when it fails, as its manifest says; `start` does this in the background
+    Watch,
     /// Say why a cell was stopped: the instruction, what it wanted, what it was allowed
     Why {
         /// Name or id
@@ -76,8 +82,12 @@ pub fn cell(command: &Command) -> Result<()> {
         Command::Create { config, unchecked } => create(&hypervisor, config.as_ref(), *unchecked),
         Command::Load { cell, image } => load(&hypervisor, cell, image.as_deref()),
         Command::Start { cell } => start(&hypervisor, cell),
-        Command::Shutdown { cell } => hypervisor.shutdown(cell),
-        Command::Destroy { cell } => hypervisor.destroy(cell),
+        Command::Shutdown { cell } => hypervisor.shutdown(cell).and_then(|()| watch::settle()),
+        Command::Destroy { cell } => hypervisor.destroy(cell).and_then(|()| watch::settle()),
+        Command::Watch => {
+            drop(hypervisor);
+            watch()
+        }
         Command::List => list(&hypervisor),
         Command::Why { cell } => why(&hypervisor, cell),
         Command::Stats { cell } => stats(&hypervisor, cell.as_deref()),
@@ -138,7 +148,8 @@ fn load(hypervisor: &Hypervisor, cell: &str, image: Option<&str>) -> Result<()> 
         Some(image) => parse_image(image).map(|(file, target)| (PathBuf::from(file), target))?,
         None => (files::find(files::IMAGE)?, ipc::image::LOAD_ADDRESS),
     };
-    hypervisor.load(cell, &files::read(&path)?, target)
+    hypervisor.load(cell, &files::read(&path)?, target)?;
+    watch::settle()
 }
 
 fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
@@ -149,7 +160,7 @@ fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
     }
     let realm = Realm::open()?;
     if realm.status()?.state == realm::ABSENT || realm.wait(BOOT)? {
-        return Ok(());
+        return watch::begin();
     }
     let info = hypervisor.cell(cell)?;
     bail!(
@@ -157,6 +168,49 @@ fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
         describe(hypervisor, &info),
         BOOT.as_secs()
     );
+}
+
+/// Starts the cell anew each time that it has failed, until the manifest says that it is enough, or somebody stops it.
+fn watch() -> Result<()> {
+    let policy = files::restart()?;
+    let lock = watch::become_it()?;
+    let mut history = watch::History::default();
+    loop {
+        // Opened anew each time, and not open at the end: then the driver can be unloaded.
+        let hypervisor = Hypervisor::open()?;
+        let Ok(info) = hypervisor.cell(DEFAULT) else { break };
+        if info.state == FAILED {
+            let state = describe(&hypervisor, &info);
+            if !history.failed(&policy, Instant::now()) {
+                watch::say(&format!("cell \"{DEFAULT}\" is {state}, and not started anew: it has failed too often"));
+                break;
+            }
+            watch::say(&format!("cell \"{DEFAULT}\" is {state}: it is started anew"));
+            if let Err(error) = anew(&hypervisor) {
+                watch::say(&format!("cell \"{DEFAULT}\" cannot be started anew: {error:#}"));
+                break;
+            }
+        } else if !matches!(info.state, RUNNING | LOCKED) {
+            break;
+        }
+        drop(hypervisor);
+        std::thread::sleep(watch::LOOK);
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// A new life of the cell.
+fn anew(hypervisor: &Hypervisor) -> Result<()> {
+    hypervisor.destroy(DEFAULT)?;
+    create(hypervisor, None, false)?;
+    hypervisor.load(DEFAULT, &files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS)?;
+    hypervisor.start(DEFAULT)?;
+    // If it does not come up, it fails again, or a look at it shows what is wrong.
+    if Realm::open()?.wait(BOOT)? {
+        watch::say(&format!("cell \"{DEFAULT}\" runs again"));
+    }
+    Ok(())
 }
 
 /// State, and the reason if it failed.
