@@ -14,9 +14,17 @@ pub const ERROR: u64 = 1;
 /// [`EVENT_GONE`] for the slot, [`EVENT_RESET`] or the client's own [`FORGET`] ends it before.
 /// Errors: ESRCH (Linux has not given out this slot with this generation), EIO (Linux is not there), EAGAIN (too much under way: try
 /// again after an event), EINVAL.
+///
+/// With [`SUBMIT_AGAIN`] in word 0, a client says that it may have made this request before: it is known by slot and cookie, if that is not 0.
 pub const SUBMIT: u64 = 1;
-/// Fetch events. Answer: events of [`EVENT_WORDS`] words each, at most [`MAX_EVENTS`]; fewer than that many: no more for now.
+/// See [`SUBMIT`].
+pub const SUBMIT_AGAIN: u64 = 1 << 32;
+/// Fetch events. Words: 0 the number of the newest event that the client will never ask for again, 1 of the newest that it has seen, each with
+/// [`NUMBER`], or 0 if there is none. Answer: events after the latter, of [`EVENT_WORDS`] words each, at most [`MAX_EVENTS`]; fewer than that many:
+/// no more for now. Events are kept until they are acknowledged by word 0.
 pub const COLLECT: u64 = 2;
+/// Says that a word of [`COLLECT`] has a number, in the lower half.
+pub const NUMBER: u64 = 1 << 32;
 /// Interrupt the forwarded call of a thread. Words: 0 slot | generation << 32. Its caller gets EINTR (or the result, if that was first);
 /// right before that answer, an [`EVENT_INTERRUPTED`] event is announced. Error ESRCH: the thread is in no forwarded call.
 /// Answer: word 0 is 0, or the call's number plus 1 if it was answered at once (no event follows then).
@@ -34,8 +42,7 @@ pub const ABANDON: u64 = 6;
 /// Words per event: 0 kind, 1 slot | generation << 32, 2 value, 3 cookie, 4 pid | code << 32, 5 policy | priority << 16 | number << 32,
 /// 6 new slot | new generation << 32, 7 request id.
 ///
-/// The number of an event is higher (modulo 2³²) than that of those before it. After a restart of `vfs-proxy` an event may come
-/// a second time: the client drops what it has seen.
+/// The number of an event is higher by one (modulo 2³²) than that of the one before it.
 pub const EVENT_WORDS: usize = 8;
 /// Events in one answer.
 pub const MAX_EVENTS: usize = 7;

@@ -51,7 +51,7 @@ pub fn main(mut start: Start) -> ! {
         late: (u64::MAX, 0),
         missed: 0,
     };
-    rt::serve(&mut server, Start::ENDPOINT, replies)
+    rt::serve(&mut server, Start::ENDPOINT, &mut replies)
 }
 
 impl Server for Heartbeat {

@@ -23,6 +23,7 @@ pub mod machine;
 pub mod memory;
 pub mod misc;
 pub mod process;
+pub mod recovery;
 pub mod sched;
 pub mod server;
 pub mod signal;

@@ -3,6 +3,7 @@
 //! by its slot.
 
 use crate::errno::Result;
+use crate::recovery::Changed;
 use alloc::vec::Vec;
 use ipc::Protection;
 use ipc::message::Registers;
@@ -23,7 +24,17 @@ pub enum Activity {
 }
 
 /// The kernel and `vfs-proxy`.
+///
+/// What others see and cannot take back (answers, requests, the end of objects, a thread that goes on) is done at the end of the turn, in the order in which
+/// it was asked for. All else is done at once, and noted in the journal.
 pub trait Machine {
+    /// A turn begins.
+    fn begin_turn(&mut self) {}
+    /// After a turn that has not come to its end: undoes what the journal says of kernel objects. Gives the mappings that may not be what the books say.
+    fn undo(&mut self) -> Vec<Changed> {
+        Vec::new()
+    }
+
     /// Time-stamp counter.
     fn now(&self) -> u64;
     /// A random number.
@@ -68,7 +79,11 @@ pub trait Machine {
     /// The caller is no more, or is not to be answered: the place is free again.
     fn reply_abandon(&mut self, reply: ReplyId);
 
-    /// A call to `vfs-proxy` ([`ipc::protocol::vfs`]). Gives word 0 of the answer.
+    /// Whether somebody still waits for this answer.
+    fn is_waiting(&self, reply: ReplyId) -> bool;
+
+    /// A call to `vfs-proxy` ([`ipc::protocol::vfs`]). Gives word 0 of the answer; 0 for what is done at the end of the turn (SUBMIT, FORGET): if SUBMIT
+    /// fails, its cookie is completed with the error.
     fn vfs(&mut self, label: u64, words: &[u64]) -> Result<u64>;
     /// Events of `vfs-proxy`: at most [`ipc::protocol::vfs::MAX_EVENTS`]; fewer: no more for now.
     fn collect(&mut self) -> Vec<[u64; ipc::protocol::vfs::EVENT_WORDS]>;

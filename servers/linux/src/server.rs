@@ -76,6 +76,8 @@ pub struct Server {
     pub jobs: Vec<Job>,
     /// Settings.
     pub settings: Settings,
+    /// What is being heard of happened while there was no instance of this server.
+    pub is_late: bool,
     /// What Linux publishes.
     pub linux: &'static LinuxHeader,
     /// What this side publishes of itself.
@@ -112,6 +114,7 @@ impl Server {
             vdso,
             jobs: Vec::new(),
             settings,
+            is_late: false,
             linux,
             counters,
             entries,

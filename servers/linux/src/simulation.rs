@@ -35,6 +35,8 @@ struct World {
     requests: VecDeque<Vec<u64>>,
     events: VecDeque<[u64; vfs::EVENT_WORDS]>,
     exits: Vec<(u32, u64)>,
+    /// Replies that keep nobody any more.
+    cut_off: BTreeSet<u32>,
 }
 
 struct FakeMachine(Rc<RefCell<World>>);
@@ -142,6 +144,10 @@ impl Machine for FakeMachine {
     }
 
     fn reply_abandon(&mut self, _: ReplyId) {}
+
+    fn is_waiting(&self, reply: ReplyId) -> bool {
+        !self.0.borrow().cut_off.contains(&reply.0)
+    }
 
     fn vfs(&mut self, label: u64, words: &[u64]) -> Result<u64> {
         match label {

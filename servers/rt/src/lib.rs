@@ -5,7 +5,7 @@
 //! * A capability is used through a typed handle ([`Cap`]); a server finds those that it was granted by name ([`Start`]).
 //! * Memory that somebody else can write is never a Rust reference to plain data: it is copied out first
 //!   ([`shared::Array`]), read as atomics ([`shared::Atomics`]), or accessed as device registers ([`shared::Device`]).
-//! * What a server wants to survive its own crash lies in its vault ([`vault`]).
+//! * What a server wants to survive its own crash lies in its vault: one structure ([`vault`]), or its whole heap ([`checkpoint`]).
 //! * A panic is reported on the console and ends in a fault, that the supervisor sees.
 //!
 //! On a host target everything compiles and the portable parts are tested; kernel calls answer `InvalidCall` there.
@@ -16,8 +16,10 @@ extern crate alloc;
 mod allocator;
 pub mod buffer;
 pub mod calls;
+pub mod checkpoint;
 pub mod console;
 pub mod crash;
+pub mod journal;
 mod panic;
 pub mod serve;
 pub mod shared;

@@ -26,6 +26,9 @@ pub trait Server {
     /// The deadline passed.
     fn timeout(&mut self, _replies: &mut Replies) {}
 
+    /// A turn has come to its end; asked before each wait. Here a server that keeps its heap ([`crate::checkpoint`]) makes it last, and gives its answers.
+    fn settle(&mut self, _replies: &mut Replies) {}
+
     /// When `timeout` is due, in TSC ticks; asked before each wait.
     fn deadline(&self) -> Option<u64> {
         None
@@ -135,6 +138,16 @@ impl Replies {
         self.free.push(caller.reply);
     }
 
+    /// Takes back a Reply whose caller was answered otherwise, or is no more.
+    pub fn give_back(&mut self, caller: Caller) {
+        self.free.push(caller.reply);
+    }
+
+    /// The Reply that the next receive will use.
+    pub fn next(&self) -> Option<Cap<Reply>> {
+        self.free.last().copied()
+    }
+
     /// Replies that keep nobody.
     pub fn free(&self) -> usize {
         self.free.len()
@@ -172,9 +185,10 @@ fn taken(event: &Event) -> Taken {
 }
 
 /// Serves the endpoint for ever.
-pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Replies) -> ! {
+pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, replies: &mut Replies) -> ! {
     let mut answer: Option<(Caller, Answer)> = None;
     loop {
+        server.settle(replies);
         let deadline = server.deadline();
         let (reply, received) = match answer.take() {
             Some((caller, answer)) => {
@@ -195,13 +209,13 @@ pub fn serve(server: &mut impl Server, endpoint: Cap<Endpoint>, mut replies: Rep
         note_turn(taken(&received));
         match (received, reply) {
             (Event::Message(message), Some(reply)) => {
-                answer = server.message(&message, Caller { reply }, &mut replies);
+                answer = server.message(&message, Caller { reply }, replies);
             }
             (other, reply) => {
                 replies.free.extend(reply);
                 match other {
-                    Event::Signal(bits) => server.signal(bits, &mut replies),
-                    Event::Timeout => server.timeout(&mut replies),
+                    Event::Signal(bits) => server.signal(bits, replies),
+                    Event::Timeout => server.timeout(replies),
                     Event::Message(_) | Event::Nothing => {}
                 }
             }

@@ -38,6 +38,22 @@ impl Slots {
         self.freed.push(slot);
     }
 
+    /// Takes this free slot.
+    pub fn claim(&mut self, slot: u32) {
+        if slot >= self.next && slot < self.end {
+            self.freed.extend(self.next..slot);
+            self.next = slot + 1;
+        } else {
+            self.freed.retain(|free| *free != slot);
+        }
+    }
+
+    /// The free slots that were given out before, then the first `count` of those that never were.
+    pub fn candidates(&self, count: u32) -> Vec<u32> {
+        let fresh = self.next..self.next.saturating_add(count).min(self.end);
+        self.freed.iter().copied().chain(fresh).collect()
+    }
+
     /// Slots that are free.
     pub fn free(&self) -> usize {
         (self.end - self.next) as usize + self.freed.len()
@@ -57,6 +73,18 @@ mod tests {
         assert_eq!(slots.take(), None);
         slots.give(65);
         assert_eq!((slots.free(), slots.take(), slots.take()), (1, Some(65), None));
+    }
+
+    #[test]
+    fn a_slot_can_be_claimed_by_its_number() {
+        let mut slots = Slots::new(64, 70);
+        assert_eq!((slots.take(), slots.take()), (Some(64), Some(65)));
+        slots.give(64);
+        assert_eq!(slots.candidates(2), [64, 66, 67]);
+        slots.claim(67);
+        assert_eq!(slots.candidates(9), [64, 66, 68, 69]);
+        slots.claim(64);
+        assert_eq!((slots.take(), slots.take(), slots.free()), (Some(66), Some(68), 1));
     }
 
     #[test]

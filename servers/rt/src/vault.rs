@@ -56,6 +56,12 @@ impl Vault {
         Vault { bytes }
     }
 
+    /// Its address and bytes, for a heap that is kept there ([`crate::checkpoint`]).
+    pub(crate) fn into_range(self) -> (usize, usize) {
+        let bytes = self.bytes.len();
+        (self.bytes.as_mut_ptr().expose_provenance(), bytes)
+    }
+
     /// Opens it as a structure of this version. `None`: it is too small.
     pub fn open<T: FromBytes + IntoBytes + KnownLayout + Immutable>(self, version: u64) -> Option<Kept<T>> {
         let (head, rest) = Head::mut_from_prefix(self.bytes).ok()?;

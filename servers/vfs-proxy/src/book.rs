@@ -5,7 +5,7 @@ use ipc::shadow::MAX_SLOTS;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Version of the layout.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 /// Requests of the client that can be under way at once.
 pub const SUBMISSIONS: usize = 256;
 /// Events that can wait for the client. When they are all taken, responses stay on the ring.
@@ -81,14 +81,10 @@ pub struct Book {
     pub attached: u32,
     /// Its epoch then.
     pub epoch: u32,
-    /// Events taken, running freely.
+    /// Events that the client has acknowledged, running freely.
     pub event_head: u32,
     /// Events put, running freely. Each event carries the value that this had then.
     pub event_tail: u32,
-    /// Events that the answer being given hands over: taken as soon as the answer is known to have been given.
-    pub handed_over: u32,
-    /// 0.
-    pub reserved: u32,
     /// By slot.
     pub threads: [Thread; MAX_SLOTS],
     /// The client's requests.

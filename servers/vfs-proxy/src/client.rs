@@ -39,12 +39,9 @@ pub fn serve(state: &mut State<'_>, label: u64, word: impl Fn(usize) -> u64, cha
     let result = match label {
         vfs::SUBMIT => submit(state, &word, channel).map(|id| reply.push(&[id])),
         vfs::COLLECT => {
-            for _ in 0..vfs::MAX_EVENTS {
-                match state.hand_over_event() {
-                    Some(words) => reply.push(&words),
-                    None => break,
-                }
-            }
+            let number = |word: u64| (word & vfs::NUMBER != 0).then_some(word as u32);
+            state.acknowledge(number(word(0)));
+            state.events_after(number(word(1))).take(vfs::MAX_EVENTS).for_each(|words| reply.push(words));
             // There may be room now for what had to stay on the ring.
             state.look(channel);
             Ok(())
@@ -67,10 +64,11 @@ pub fn serve(state: &mut State<'_>, label: u64, word: impl Fn(usize) -> u64, cha
 
 fn submit(state: &mut State<'_>, word: &impl Fn(usize) -> u64, channel: &mut impl Channel) -> Result<u64, i64> {
     let (slot, generation) = identity_parts(word(1));
-    let kind = word(0).try_into().map_err(|_| EINVAL)?;
+    let is_again = word(0) & vfs::SUBMIT_AGAIN != 0;
+    let kind = (word(0) & !vfs::SUBMIT_AGAIN).try_into().map_err(|_| EINVAL)?;
     let args = core::array::from_fn(|index| word(4 + index));
     state.submit(
-        &Wish { kind, slot, generation, scheduling: word(2) as u32, number: word(3), args, cookie: word(10) },
+        &Wish { kind, slot, generation, scheduling: word(2) as u32, number: word(3), args, cookie: word(10), is_again },
         channel,
     )
 }

@@ -53,6 +53,8 @@ pub struct Wish {
     pub args: [u64; 6],
     /// What the client recognises the answer by.
     pub cookie: u64,
+    /// The client may have made it before.
+    pub is_again: bool,
 }
 
 /// The bookkeeping of one instance.
@@ -92,8 +94,6 @@ impl<'a> State<'a> {
         let newest = channel.request(tail.wrapping_sub(1)).id;
         let newest = if newest <= id(book.sequence, Place::Submission(SUBMISSIONS - 1)) { newest } else { 0 };
         let mut state = State { book, newest, queued: 0, recovered: true };
-        // They may not have reached the client. It knows those that it has seen by their numbers.
-        state.book.handed_over = 0;
         // What needs no answer leaves the book when it is on the ring: the crash may have been in between.
         for index in 0..SUBMISSIONS {
             let entry = &mut state.book.submissions[index];
@@ -239,8 +239,16 @@ impl<'a> State<'a> {
         }
         thread.interrupted = 1;
         let args = [call, 0, 0, 0, 0, 0];
-        let id =
-            self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
+        let id = self.enter(&Wish {
+            kind: request_kind::CANCEL,
+            slot,
+            generation,
+            scheduling,
+            number: 0,
+            args,
+            cookie: 0,
+            is_again: false,
+        })?;
         self.pump(Some(id), channel);
         Ok(0)
     }
@@ -286,7 +294,6 @@ impl<'a> State<'a> {
                 entry.id = 0;
             }
         }
-        self.book.handed_over = 0;
         self.book.event_head = self.book.event_tail;
         let mut known = 0;
         for slot in 0..MAX_SLOTS as u32 {
@@ -300,7 +307,16 @@ impl<'a> State<'a> {
                 // Of a thread that leads no process, Linux takes no notice of it. There is an entry for each slot.
                 let args = [SIGKILL, 0, 0, 0, 0, 0];
                 let kind = request_kind::EXIT;
-                let entered = self.enter(&Wish { kind, slot, generation, scheduling, number: 0, args, cookie: 0 });
+                let entered = self.enter(&Wish {
+                    kind,
+                    slot,
+                    generation,
+                    scheduling,
+                    number: 0,
+                    args,
+                    cookie: 0,
+                    is_again: false,
+                });
                 debug_assert!(entered.is_ok());
             }
         }
@@ -310,7 +326,7 @@ impl<'a> State<'a> {
 
     /// The id of the same request, if the former instance has entered it but the client did not hear of that.
     fn submitted_before(&self, wish: &Wish) -> Option<u64> {
-        if !self.recovered || wish.cookie == 0 {
+        if !(self.recovered || wish.is_again) || wish.cookie == 0 {
             return None;
         }
         let same = |entry: &&Submission| {
@@ -325,20 +341,22 @@ impl<'a> State<'a> {
         self.book.submissions.iter().find(same).map(|entry| entry.id).or_else(|| answered.next().map(|words| words[7]))
     }
 
-    /// Hands over the next event of those that the answer being made will carry.
-    pub fn hand_over_event(&mut self) -> Option<[u64; EVENT_WORDS]> {
-        if self.book.handed_over as usize >= self.events() {
-            return None;
-        }
-        let index = self.book.event_head.wrapping_add(self.book.handed_over);
-        self.book.handed_over += 1;
-        Some(self.book.events[event_index(index)].words)
+    /// The client never asks again for the events up to this number.
+    pub fn acknowledge(&mut self, newest: Option<u32>) {
+        self.book.event_head = self.book.event_head.wrapping_add(self.events_up_to(newest) as u32);
     }
 
-    /// The last answer has been given: what it handed over is the client's.
-    pub fn answered(&mut self) {
-        self.book.event_head = self.book.event_head.wrapping_add(self.book.handed_over);
-        self.book.handed_over = 0;
+    /// The events after this number that are there.
+    pub fn events_after(&self, seen: Option<u32>) -> impl Iterator<Item = &[u64; EVENT_WORDS]> {
+        let head = self.book.event_head;
+        let indices = self.events_up_to(seen)..self.events();
+        indices.map(move |offset| &self.book.events[event_index(head.wrapping_add(offset as u32))].words)
+    }
+
+    /// How many of the events that are there have no higher number. A number of none that is there, or was, is of none.
+    fn events_up_to(&self, number: Option<u32>) -> usize {
+        let count = |number: u32| number.wrapping_sub(self.book.event_head).wrapping_add(1) as usize;
+        number.map(count).filter(|count| *count <= self.events()).unwrap_or(0)
     }
 
     fn known(&self, slot: u32, generation: u32) -> Result<(), i64> {
@@ -350,7 +368,7 @@ impl<'a> State<'a> {
         let index = self.book.submissions.iter().position(|entry| entry.id == 0).ok_or(EAGAIN)?;
         self.book.sequence += 1;
         let id = id(self.book.sequence, Place::Submission(index));
-        let Wish { kind, slot, generation, scheduling, number, args, cookie } = *wish;
+        let Wish { kind, slot, generation, scheduling, number, args, cookie, is_again: _ } = *wish;
         let entry = &mut self.book.submissions[index];
         *entry =
             Submission { id: 0, kind, forgotten: 0, slot, generation, scheduling, reserved: 0, number, args, cookie };

@@ -136,13 +136,6 @@ fn ends(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// A program of ours where the machine sees it.
-fn program(bench: &Bench<'_>, name: &str) -> Result<String> {
-    let copy = bench.scratch.join(name);
-    fs::copy(bench.builder.program(name)?, &copy)?;
-    Ok(copy.display().to_string())
-}
-
 fn scheduling(bench: &mut Bench<'_>) -> Result<()> {
     for (command, policy, priority) in [
         ("crtos run --prio 42 chrt -p 0", "SCHED_FIFO", 42),

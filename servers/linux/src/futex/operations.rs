@@ -6,6 +6,7 @@ use crate::sleep::{Clockid, read_timespec};
 use crate::thread::Wait;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general as linux;
+use rt::journal;
 
 /// `futex`.
 pub fn futex(server: &mut Server, slot: u32, arguments: [u64; 6]) -> Result<Outcome> {
@@ -165,8 +166,12 @@ fn wake_op(
         _ => return Err(Errno::ENOSYS),
     };
     let word = server.memory.word(server.space_of(slot)?, target, true)?;
-    let changed = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| Some(change(old, operand as u32)));
-    let old = changed.unwrap_or_else(|old| old) as i32;
+    let old = loop {
+        let old = word.load(Ordering::SeqCst);
+        if journal::exchange(word, old, change(old, operand as u32)) {
+            break old as i32;
+        }
+    };
     let mut woken = server.wake_key(first, wake, u32::MAX);
     if holds(&old, &comparand) {
         woken += server.wake_key(second, wake_second, u32::MAX);

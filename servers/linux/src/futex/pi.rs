@@ -8,6 +8,7 @@ use crate::server::{Outcome, Server};
 use crate::thread::Wait;
 use core::sync::atomic::Ordering;
 use linux_raw_sys::general::{FUTEX_OWNER_DIED, FUTEX_TID_MASK, FUTEX_WAITERS};
+use rt::journal;
 
 /// Locks in a chain that urgency is passed along.
 const MAX_CHAIN: usize = 32;
@@ -59,7 +60,7 @@ impl Server {
             }
             let free = owner == 0 || old & FUTEX_OWNER_DIED != 0 && self.sibling(slot, owner).is_err();
             let new = if free { tid | old & (FUTEX_WAITERS | FUTEX_OWNER_DIED) } else { old | FUTEX_WAITERS };
-            if word.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if journal::exchange(word, old, new) {
                 return Ok(free);
             }
         }
@@ -89,7 +90,8 @@ impl Server {
                 self.thread(waiter.slot)?.tid | if more { FUTEX_WAITERS } else { 0 } | extra
             }
         };
-        self.memory.word(self.space_of(slot)?, address, true)?.store(new, Ordering::SeqCst);
+        let word = self.memory.word(self.space_of(slot)?, address, true)?;
+        journal::store32(word, new);
         if let Some(waiter) = next {
             self.inherit_anew(waiter.slot);
             self.finish(waiter.slot, Ok(0));
@@ -185,7 +187,7 @@ impl Server {
             }
             return;
         }
-        word.store(old & FUTEX_WAITERS | FUTEX_OWNER_DIED, Ordering::SeqCst);
+        journal::store32(word, old & FUTEX_WAITERS | FUTEX_OWNER_DIED);
         if old & FUTEX_WAITERS != 0 {
             for private in [true, false] {
                 if self.futex_wake(slot, address, 1, u32::MAX, private).is_ok_and(|woken| woken > 0) {

@@ -3,11 +3,15 @@
 //! The driver reads it to resolve faults of the proxy, and this server reads it to resolve pointers of the program: there is
 //! one page map, not two. Bits 0 and 1 and the index are the contract; bits 2–11 are for this server alone. Nodes stay linked, empty or not, until the proxy is
 //! gone: a driver in the middle of a walk never meets a node with another meaning.
+//!
+//! It is not on this server's heap: what a turn changes in it is noted in the journal, to be undone if the turn does not come to its end. (What a node
+//! is emptied of when it is taken need not be: it was free.)
 
 use super::pool::Words;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use ipc::shadow::mirror::{INDEX_SHIFT, PRESENT, WRITABLE};
+use rt::journal;
 
 const ENTRIES: usize = 512;
 /// (Own bit) a page belongs here, though it may not be accessible (PROT_NONE).
@@ -134,7 +138,8 @@ impl Mirror {
                 None => {
                     let Some(child) = self.allocate() else { return false };
                     // Released after the child was zeroed: the driver never sees an old node's entries here.
-                    self.cell(node, slot).store(PRESENT | (u64::from(child) << INDEX_SHIFT), Ordering::Release);
+                    let link = PRESENT | (u64::from(child) << INDEX_SHIFT);
+                    journal::store(self.cell(node, slot), link, Ordering::Release);
                     child
                 }
             };
@@ -154,7 +159,7 @@ impl Mirror {
                 None => return false,
             }
         }
-        self.cell(node, index(address, 0)).store(entry.encode(), Ordering::Release);
+        journal::store(self.cell(node, index(address, 0)), entry.encode(), Ordering::Release);
         true
     }
 
@@ -166,7 +171,7 @@ impl Mirror {
         }
         let slot = index(address, 0);
         let entry = Entry::decode(self.cell(node, slot).load(Ordering::Relaxed))?;
-        self.cell(node, slot).store(0, Ordering::SeqCst);
+        journal::store(self.cell(node, slot), 0, Ordering::SeqCst);
         Some(entry)
     }
 

@@ -263,6 +263,28 @@ impl Memory {
         self.back(machine, space, start, end, bits)
     }
 
+    /// Makes the kernel's mappings of the range what areas and mirror say, whatever was done to them.
+    pub fn restore(&self, machine: &mut dyn Machine, space: &Space, start: u64, end: u64) -> Result<()> {
+        machine.unmap(space.id, start, (end - start) / PAGE);
+        for area in space.areas.within(start, end) {
+            let Some(protection) = protection(area.protection) else { continue };
+            let (mut at, end) = (area.start, area.end);
+            while let Some((first, entry)) = self.mirror.next(space.root, at, end) {
+                // A run of consecutive pages.
+                let page = |index: u64| self.mirror.get(space.root, first + index * PAGE).map(|entry| entry.page);
+                let mut count = 1;
+                while first + count * PAGE < end && page(count) == Some(entry.page + count as u32) {
+                    count += 1;
+                }
+                if entry.readable {
+                    machine.map(space.id, entry.page, first, count, protection)?;
+                }
+                at = first + count * PAGE;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends an address space; its threads are gone. Gives the root of its mirror, now empty, that stays until the proxy is gone.
     #[must_use]
     pub fn destroy(&mut self, machine: &mut dyn Machine, space: Space) -> u32 {

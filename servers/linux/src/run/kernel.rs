@@ -1,123 +1,30 @@
 //! The machine as it is: kernel calls and `vfs-proxy`.
 
 use super::objects::{Objects, Space, Task};
-use alloc::rc::Rc;
+use super::outbox::{Outbox, expect};
 use alloc::vec::Vec;
-use core::cell::RefCell;
-use ipc::message::{Registers, reply_label};
+use ipc::message::Registers;
 use ipc::protocol::classes::Classes;
 use ipc::protocol::vfs;
 use ipc::shadow::MAX_SLOTS;
 use linux::errno::{Errno, Result};
 use linux::machine::{Activity, Machine, ReplyId};
+use linux::recovery::Changed;
 use linux::table::{ROUTE_FORWARDED, ROUTE_LOCAL, routes};
 use rt::calls::time::Policy;
-use rt::{Answer, Caller, Cap, Endpoint, Error, Frame, Protection, Replies, Start, log};
+use rt::{Cap, Endpoint, Error, Frame, Protection, Start, Thread};
+use zerocopy::{FromBytes, IntoBytes};
 
-/// Callers that are kept, shared by the event loop and the machine.
-#[derive(Clone, Default)]
-pub struct Shared {
-    inner: Rc<RefCell<Callers>>,
-}
+/// Kinds of the journal's entries.
+mod entry {
+    use rt::journal::FIRST_KIND;
 
-#[derive(Default)]
-struct Callers {
-    kept: Vec<Option<Caller>>,
-    /// The caller of the message being handled.
-    current: Option<ReplyId>,
-    /// Its answer: given together with the next receive.
-    answer: Option<(u64, u64)>,
-    /// Replies that keep nobody any more.
-    done: Vec<Caller>,
-}
-
-impl Shared {
-    /// Keeps the caller of a message that is to be handled.
-    pub fn keep(&self, caller: Caller) -> ReplyId {
-        let mut callers = self.inner.borrow_mut();
-        let index = callers.kept.iter().position(Option::is_none).unwrap_or_else(|| {
-            callers.kept.push(None);
-            callers.kept.len() - 1
-        });
-        callers.kept[index] = Some(caller);
-        let id = ReplyId(index as u32);
-        callers.current = Some(id);
-        id
-    }
-
-    /// Answers a message that is none of ours.
-    pub fn refuse(&self, id: ReplyId) {
-        self.answer(id, reply_label::VALUE, (-38i64) as u64);
-    }
-
-    fn answer(&self, id: ReplyId, label: u64, value: u64) {
-        let mut callers = self.inner.borrow_mut();
-        if callers.current == Some(id) && callers.answer.is_none() {
-            callers.answer = Some((label, value));
-            return;
-        }
-        callers.give(id, label, value);
-    }
-
-    /// Whoever is looked at or stopped must have its answer.
-    fn flush(&self) {
-        let mut callers = self.inner.borrow_mut();
-        if let (Some(id), Some((label, value))) = (callers.current, callers.answer.take()) {
-            callers.current = None;
-            callers.give(id, label, value);
-        }
-    }
-
-    fn abandon(&self, id: ReplyId) {
-        let mut callers = self.inner.borrow_mut();
-        if callers.current == Some(id) {
-            (callers.current, callers.answer) = (None, None);
-        }
-        if let Some(caller) = callers.kept.get_mut(id.0 as usize).and_then(Option::take) {
-            callers.done.push(caller);
-        }
-    }
-
-    /// After a message: what is to be answered with the next receive. Replies that are free go back.
-    pub fn settle(&self, replies: &mut Replies) -> Option<(Caller, Answer)> {
-        let answered = {
-            let mut callers = self.inner.borrow_mut();
-            let current = callers.current.take();
-            let answer = callers.answer.take();
-            match (current, answer) {
-                (Some(id), Some((label, value))) => {
-                    let caller = callers.kept.get_mut(id.0 as usize).and_then(Option::take);
-                    caller.map(|caller| (caller, Answer::new(label, &[value])))
-                }
-                _ => None,
-            }
-        };
-        self.give_back(replies);
-        answered
-    }
-
-    /// After a signal or a deadline.
-    pub fn settle_all(&self, replies: &mut Replies) {
-        self.flush();
-        self.give_back(replies);
-    }
-
-    fn give_back(&self, replies: &mut Replies) {
-        for caller in self.inner.borrow_mut().done.drain(..) {
-            // Nobody is kept there any more: this only returns the Reply.
-            replies.answer(caller, Answer::value(0));
-        }
-    }
-}
-
-impl Callers {
-    fn give(&mut self, id: ReplyId, label: u64, value: u64) {
-        if let Some(caller) = self.kept.get_mut(id.0 as usize).and_then(Option::take) {
-            // An error means that the thread is no more: nobody is there to be told.
-            let _ = caller.reply().reply(label, &[value]);
-            self.done.push(caller);
-        }
-    }
+    /// Mappings change: leader's slot, address, pages.
+    pub const MAPPINGS: u64 = FIRST_KIND;
+    /// Registers of a thread change: slot of its capability, the registers.
+    pub const REGISTERS: u64 = FIRST_KIND + 1;
+    /// An address space has more memory for page tables: leader's slot, slot of the Untyped, slot that goes with it. Not to be undone.
+    pub const EXTENDED: u64 = FIRST_KIND + 2;
 }
 
 /// Kernel and `vfs-proxy`.
@@ -127,32 +34,35 @@ pub struct Kernel {
     vfs: Cap<Endpoint>,
     spaces: Vec<Option<Space>>,
     tasks: Vec<Option<Task>>,
-    callers: Shared,
+    outbox: Outbox,
     seed: u64,
     /// What goes to Linux.
     forwarded: Classes,
     /// Number of the newest event of `vfs-proxy`.
     newest_event: Option<u32>,
+    /// The same when the turn began: those up to it are never asked for again.
+    acknowledged: Option<u32>,
 }
 
 impl Kernel {
     /// With what the manifest grants.
-    pub fn new(start: Start, pool: Cap<Frame>, vfs: Cap<Endpoint>, callers: Shared, forwarded: Classes) -> Kernel {
+    pub fn new(start: Start, pool: Cap<Frame>, vfs: Cap<Endpoint>, outbox: Outbox, forwarded: Classes) -> Kernel {
         Kernel {
-            objects: Objects::new(start.slots),
+            objects: Objects::new(start.slots, outbox.clone()),
             pool,
             vfs,
             spaces: (0..MAX_SLOTS).map(|_| None).collect(),
             tasks: (0..MAX_SLOTS).map(|_| None).collect(),
-            callers,
+            outbox,
             seed: rt::time::now() | 1,
             forwarded,
             newest_event: None,
+            acknowledged: None,
         }
     }
 
     fn task(&mut self, thread: u32) -> Result<&Task> {
-        self.callers.flush();
+        self.outbox.flush(thread);
         self.tasks.get(thread as usize).and_then(Option::as_ref).ok_or(Errno::ESRCH)
     }
 
@@ -170,14 +80,17 @@ fn errno(error: Error) -> Errno {
     }
 }
 
-/// What must not fail, because this server keeps the books: if it does, the log says so.
-fn expect(what: &str, result: rt::Result) {
-    if let Err(error) = result {
-        log!("{what}: {error}");
-    }
+/// Pages of a space are about to be mapped otherwise.
+fn note_mappings(space: u32, address: u64, count: u64) {
+    rt::journal::note(&[entry::MAPPINGS, space.into(), address, count]);
 }
 
 impl Machine for Kernel {
+    fn begin_turn(&mut self) {
+        self.acknowledged = self.newest_event;
+        self.objects.begin_turn();
+    }
+
     fn now(&self) -> u64 {
         rt::time::now()
     }
@@ -189,6 +102,26 @@ impl Machine for Kernel {
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
         self.seed ^ hardware_random().unwrap_or(0)
+    }
+
+    fn undo(&mut self) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        rt::journal::undo(|noted| match *noted {
+            [entry::MAPPINGS, space, address, pages] => changed.push((space as u32, address, pages)),
+            [entry::REGISTERS, slot, ref words @ ..] => {
+                let registers = Registers::read_from_bytes(words.as_bytes());
+                // If it is no more, or runs, there is nothing to be put right.
+                let _ = registers.map(|registers| Cap::<Thread>::new(slot as u32).write_registers(&registers));
+            }
+            [entry::EXTENDED, space, memory, slot] => {
+                if let Some(space) = self.spaces.get_mut(space as usize).and_then(Option::as_mut) {
+                    self.objects.adopt_extension(space, memory as u32, slot as u32);
+                }
+            }
+            _ => {}
+        });
+        self.objects.reclaim();
+        changed
     }
 
     fn space_create(&mut self, space: u32) -> Result<()> {
@@ -216,6 +149,7 @@ impl Machine for Kernel {
     }
 
     fn map(&mut self, space: u32, page: u32, address: u64, count: u64, protection: Protection) -> Result<()> {
+        note_mappings(space, address, count);
         loop {
             let target = self.space(space)?.space;
             match target.map(self.pool, page.into(), address, count, protection) {
@@ -223,8 +157,11 @@ impl Machine for Kernel {
                 Err(Error::OutOfMemory) => {
                     // What was mapped before the page tables ran out is mapped again with the rest.
                     expect("unmapping after a failed mapping", target.unmap(address, count));
-                    let Some(space) = self.spaces[space as usize].as_mut() else { return Err(Errno::ESRCH) };
-                    self.objects.extend(space).map_err(errno)?;
+                    let Some(target) = self.spaces[space as usize].as_mut() else { return Err(Errno::ESRCH) };
+                    let note = |memory: u32, slot: u32| {
+                        rt::journal::note(&[entry::EXTENDED, space.into(), memory.into(), slot.into()]);
+                    };
+                    self.objects.extend(target, note).map_err(errno)?;
                 }
                 Err(error) => return Err(errno(error)),
             }
@@ -232,12 +169,14 @@ impl Machine for Kernel {
     }
 
     fn unmap(&mut self, space: u32, address: u64, count: u64) {
-        if let Ok(space) = self.space(space) {
-            expect("unmapping", space.space.unmap(address, count));
+        if let Ok(target) = self.space(space) {
+            note_mappings(space, address, count);
+            expect("unmapping", target.space.unmap(address, count));
         }
     }
 
     fn protect(&mut self, space: u32, address: u64, count: u64, protection: Protection) -> Result<()> {
+        note_mappings(space, address, count);
         self.space(space)?.space.protect(address, count, protection).map_err(errno)
     }
 
@@ -254,19 +193,19 @@ impl Machine for Kernel {
     }
 
     fn thread_destroy(&mut self, thread: u32) {
-        self.callers.flush();
         if let Some(task) = self.tasks.get_mut(thread as usize).and_then(Option::take) {
             self.objects.end_task(task);
         }
     }
 
     fn thread_resume(&mut self, thread: u32) {
-        if let Ok(task) = self.task(thread) {
-            expect("resuming a thread", task.thread.resume());
+        if let Some(task) = self.tasks.get(thread as usize).and_then(Option::as_ref) {
+            self.outbox.resume(task.thread, thread);
         }
     }
 
     fn thread_suspend(&mut self, thread: u32) {
+        self.outbox.forget_resume(thread);
         if let Ok(task) = self.task(thread) {
             expect("stopping a thread", task.thread.suspend());
         }
@@ -288,7 +227,14 @@ impl Machine for Kernel {
     }
 
     fn set_registers(&mut self, thread: u32, registers: &Registers) -> Result<()> {
-        self.task(thread)?.thread.write_registers(registers).map_err(errno)
+        let thread = self.task(thread)?.thread;
+        if let Ok(before) = thread.read_registers() {
+            let mut noted = [entry::REGISTERS; 2 + size_of::<Registers>() / 8];
+            noted[1] = thread.slot().into();
+            noted[2..].as_mut_bytes().copy_from_slice(before.as_bytes());
+            rt::journal::note(&noted);
+        }
+        thread.write_registers(registers).map_err(errno)
     }
 
     fn fpu_read(&mut self, thread: u32, out: &mut [u8]) -> Result<usize> {
@@ -311,14 +257,22 @@ impl Machine for Kernel {
     }
 
     fn reply(&mut self, reply: ReplyId, label: u64, value: u64) {
-        self.callers.answer(reply, label, value);
+        self.outbox.answer(reply, label, value);
     }
 
     fn reply_abandon(&mut self, reply: ReplyId) {
-        self.callers.abandon(reply);
+        self.outbox.abandon(reply);
+    }
+
+    fn is_waiting(&self, reply: ReplyId) -> bool {
+        self.outbox.is_waiting(reply)
     }
 
     fn vfs(&mut self, label: u64, words: &[u64]) -> Result<u64> {
+        if matches!(label, vfs::SUBMIT | vfs::FORGET) {
+            self.outbox.request(label, words);
+            return Ok(0);
+        }
         let answer = self.vfs.call(label, words).map_err(|_| Errno::EIO)?;
         match answer.label() {
             vfs::OK => Ok(answer.word(0)),
@@ -327,20 +281,18 @@ impl Machine for Kernel {
     }
 
     fn collect(&mut self) -> Vec<[u64; vfs::EVENT_WORDS]> {
+        let number = |event: Option<u32>| event.map_or(0, |number| vfs::NUMBER | u64::from(number));
         let mut collected = Vec::new();
         loop {
+            let seen = [number(self.acknowledged), number(self.newest_event)];
             // An error: vfs-proxy is no more.
-            let Ok(answer) = self.vfs.call(vfs::COLLECT, &[]) else { return collected };
+            let Ok(answer) = self.vfs.call(vfs::COLLECT, &seen) else { return collected };
             let events = if answer.label() == vfs::OK { answer.len() / vfs::EVENT_WORDS } else { 0 };
-            let word = |event: usize, index| answer.word(event * vfs::EVENT_WORDS + index);
             for event in 0..events {
-                let words: [u64; vfs::EVENT_WORDS] = core::array::from_fn(|index| word(event, index));
-                // After a restart of vfs-proxy it may come again.
-                let number = (words[5] >> 32) as u32;
-                if self.newest_event.is_none_or(|newest| number.wrapping_sub(newest) as i32 > 0) {
-                    self.newest_event = Some(number);
-                    collected.push(words);
-                }
+                let words: [u64; vfs::EVENT_WORDS] =
+                    core::array::from_fn(|index| answer.word(event * vfs::EVENT_WORDS + index));
+                self.newest_event = Some((words[5] >> 32) as u32);
+                collected.push(words);
             }
             if events < vfs::MAX_EVENTS {
                 return collected;

@@ -126,7 +126,12 @@ impl Server {
             return;
         }
         self.machine.thread_suspend(slot);
-        self.deliver_after_remote(slot, number);
+        if self.is_late {
+            // While there was no instance of this server it has run on.
+            self.deliver_in_place(slot);
+        } else {
+            self.deliver_after_remote(slot, number);
+        }
         self.machine.thread_resume(slot);
     }
 

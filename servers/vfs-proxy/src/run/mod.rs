@@ -31,7 +31,7 @@ pub fn main(mut start: Start) -> ! {
             log!("there is no shadow device: forwarded calls fail");
             let mut replies = Replies::new(0);
             replies.fill(&mut start.slots).expect(NO_MEMORY);
-            rt::serve(&mut Alone, Start::ENDPOINT, replies)
+            rt::serve(&mut Alone, Start::ENDPOINT, &mut replies)
         }
     }
 }
@@ -69,7 +69,7 @@ fn forward(mut start: Start, mut live: Live) -> ! {
     let khz = start.info.tsc_khz.max(1);
     let fails = start.argument("silent") == Some("eio");
     let mut forwarder = Forwarder { state, live, beat, next_beat: 0, silence, fails, khz };
-    rt::serve(&mut forwarder, Start::ENDPOINT, replies)
+    rt::serve(&mut forwarder, Start::ENDPOINT, &mut replies)
 }
 
 struct Forwarder {
@@ -87,8 +87,6 @@ struct Forwarder {
 
 impl Server for Forwarder {
     fn message(&mut self, message: &Message, caller: Caller, replies: &mut Replies) -> Option<(Caller, Answer)> {
-        // Whoever is here has given its last answer.
-        self.state.answered();
         let mut port = Port { live: &mut self.live, replies };
         if message.label() == LABEL_FOREIGN {
             if self.fails && self.silence.as_ref().is_some_and(Silence::is_silent) {
@@ -106,7 +104,6 @@ impl Server for Forwarder {
 
     /// Either interrupt of the device: message-signalled, so there is nothing to acknowledge.
     fn signal(&mut self, _bits: u64, replies: &mut Replies) {
-        self.state.answered();
         self.look(replies);
     }
 
@@ -117,7 +114,6 @@ impl Server for Forwarder {
         }
         self.next_beat = rt::time::now() + self.beat;
         self.live.beat();
-        self.state.answered();
         self.look(replies);
     }
 

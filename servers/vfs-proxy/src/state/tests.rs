@@ -118,9 +118,9 @@ impl Channel for World {
 
 /// The next event, as the client gets it.
 fn take(state: &mut State<'_>) -> Option<[u64; EVENT_WORDS]> {
-    let event = state.hand_over_event();
-    state.answered();
-    event
+    let event = state.events_after(None).next().copied()?;
+    state.acknowledge(Some((event[5] >> 32) as u32));
+    Some(event)
 }
 
 fn book() -> Box<Book> {
@@ -128,7 +128,7 @@ fn book() -> Box<Book> {
 }
 
 fn wish(kind: u32, slot: u32, number: u64) -> Wish {
-    Wish { kind, slot, generation: 7, scheduling: 0, number, args: [0; 6], cookie: 0xc00 + number }
+    Wish { kind, slot, generation: 7, scheduling: 0, number, args: [0; 6], cookie: 0xc00 + number, is_again: false }
 }
 
 /// Linux is there; slot 3 with generation 7 was started and admitted.
@@ -370,18 +370,69 @@ fn a_full_event_queue_leaves_responses_on_the_ring() {
     }
     state.look(&mut world);
     assert_eq!(state.events(), EVENTS - 1);
-    let mut seen = vec![];
+    let (mut seen, mut newest) = (vec![], 0);
     loop {
-        state.answered();
-        let reply = client::serve(&mut state, vfs::COLLECT, |_| 0, &mut world);
+        // What has been seen is acknowledged with the next call.
+        let reply = client::serve(&mut state, vfs::COLLECT, |_| newest, &mut world);
         let events = reply.words().chunks(EVENT_WORDS);
         if events.len() == 0 {
             break;
         }
-        seen.extend(events.map(|event| event[2]));
+        seen.extend(events.map(|event| {
+            newest = vfs::NUMBER | event[5] >> 32;
+            event[2]
+        }));
     }
     assert_eq!(seen, (0..400).collect::<Vec<u64>>());
     assert_eq!(world.dropped, 0);
+}
+
+#[test]
+fn events_stay_until_they_are_acknowledged() {
+    let (mut book, mut world) = (book(), World::new());
+    let mut state = running(&mut book, &mut world);
+    for value in 0..3 {
+        world.respond(Response { kind: response_kind::SIGNAL, slot: 3, generation: 7, value, ..Response::default() });
+    }
+    state.look(&mut world);
+    let collect = |state: &mut State<'_>, world: &mut World, words: [u64; 2]| {
+        let reply = client::serve(state, vfs::COLLECT, |i| words[i], world);
+        reply.words().chunks(EVENT_WORDS).map(|event| (event[5] >> 32, event[2])).collect::<Vec<_>>()
+    };
+    let all = collect(&mut state, &mut world, [0, 0]);
+    let first = all[0].0;
+    assert_eq!(all, [(first, 0), (first + 1, 1), (first + 2, 2)]);
+    assert_eq!(collect(&mut state, &mut world, [0, vfs::NUMBER | first]), all[1..]);
+    // The client was thrown back to where it had seen nothing.
+    assert_eq!(collect(&mut state, &mut world, [0, 0]), all);
+    assert_eq!(collect(&mut state, &mut world, [vfs::NUMBER | first, vfs::NUMBER | (first + 1)]), all[2..]);
+    assert_eq!(collect(&mut state, &mut world, [vfs::NUMBER | first, vfs::NUMBER | first]), all[1..]);
+    // Numbers of events that are long gone, or that never were, are of none.
+    assert_eq!(
+        collect(&mut state, &mut world, [vfs::NUMBER | (first + 9), vfs::NUMBER | (first + 0xffff_fffb) & 0xffff_ffff]),
+        all[1..]
+    );
+}
+
+#[test]
+fn a_request_that_may_have_been_made_is_made_once() {
+    let (mut book, mut world) = (book(), World::new());
+    let mut state = running(&mut book, &mut world);
+    let words = [u64::from(request_kind::CALL), thread_identity(3, 7), 0, 9, 1, 2, 3, 4, 5, 6, 0xabc];
+    let again = [words[0] | vfs::SUBMIT_AGAIN, words[1], 0, 9, 1, 2, 3, 4, 5, 6, 0xabc];
+    let submit = |state: &mut State<'_>, world: &mut World, words: &[u64]| {
+        client::serve(state, vfs::SUBMIT, |i| words.get(i).copied().unwrap_or(0), world).words()[0]
+    };
+    let id = submit(&mut state, &mut world, &words);
+    assert_eq!(submit(&mut state, &mut world, &again), id);
+    let request = world.consume().unwrap();
+    assert!(world.consume().is_none());
+    // Answered, but the client has not acknowledged that.
+    world.finish(&request, 0);
+    state.look(&mut world);
+    assert_eq!(submit(&mut state, &mut world, &again), id);
+    take(&mut state).unwrap();
+    assert_ne!(submit(&mut state, &mut world, &again), id);
 }
 
 #[test]
@@ -443,7 +494,7 @@ fn a_new_instance_goes_on_where_the_old_one_died() {
     assert_eq!(world.answers, [(42, 6)]);
     assert_eq!(take(&mut state).unwrap()[2], 5);
     assert_eq!((take(&mut state), world.dropped), (None, 0));
-    assert_eq!(VERSION, 3);
+    assert_eq!(VERSION, 4);
 }
 
 #[test]
@@ -460,7 +511,7 @@ fn a_client_that_repeats_itself_after_a_restart_gets_everything_once() {
     assert_eq!([&first, &second].map(|wish| state.submit(wish, &mut world).unwrap()), ids);
     assert_eq!(std::iter::from_fn(|| world.consume()).count(), 1);
     // Died while it handed an event over.
-    let before = state.hand_over_event().unwrap();
+    let before = *state.events_after(None).next().unwrap();
     let mut state = State::recover(&mut book, &mut world);
     assert_eq!(take(&mut state), Some(before));
     assert_eq!(take(&mut state), None);

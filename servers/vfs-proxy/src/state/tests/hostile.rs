@@ -50,7 +50,6 @@ proptest! {
         let mut waiting = std::collections::BTreeSet::new();
         let mut next_reply = 0;
         for step in steps {
-            state.answered();
             let answered = world.answers.len();
             match step {
                 Step::Respond { id, kind, slot, generation, value } => {
@@ -72,13 +71,17 @@ proptest! {
                     }
                 }
                 Step::Submit(kind, slot, generation) => {
-                    let wish = Wish { kind: kind.into(), slot: slot.into(), generation: generation.into(), scheduling: 0, number: 1, args: [0; 6], cookie: 0 };
+                    let wish = Wish { kind: kind.into(), slot: slot.into(), generation: generation.into(), scheduling: 0, number: 1, args: [0; 6], cookie: 0, is_again: false };
                     let _ = state.submit(&wish, &mut world);
                 }
                 Step::Cancel(slot) => { let _ = state.cancel(slot.into(), 1, &mut world); }
                 Step::Forget(slot) => { let _ = state.forget(slot.into(), 1, &mut world); }
                 Step::Admit(slot) => { for generation in 0..3 { let _ = state.admit(slot.into(), generation, 0); } }
-                Step::Collect => { let _ = client::serve(&mut state, vfs::COLLECT, |_| 0, &mut world); }
+                Step::Collect => {
+                    let newest = state.events_after(None).last().map(|event| (event[5] >> 32) as u32);
+                    state.acknowledge(newest);
+                    let _ = client::serve(&mut state, vfs::COLLECT, |_| 0, &mut world);
+                }
                 Step::Crash => { state = State::recover(&mut book, &mut world); }
             }
             for (reply, _) in &world.answers[answered..] {
