@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::support::{as_native, crtos_run, in_use, noise, same};
+use super::support::{as_native, crtos_run, in_use, noise, program, same};
 use crate::cyclictest;
 use crate::suite::{Bench, Flavour, State, Suite, Wanted, case, long, said};
 

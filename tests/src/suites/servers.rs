@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::support::{crtos_run, in_use, same};
+use super::support::{crtos_run, in_use, program, same};
 use crate::chaos;
 use crate::suite::{Bench, Flavour, Suite, case, long, said};
 
@@ -18,6 +18,7 @@ pub const RT: Suite = Suite {
         case("vfs_proxy", |bench| crimes(bench, "vfs-proxy")),
         case("linux", |bench| crimes(bench, "linux")),
         case("personality", personality),
+        case("personality_busy", personality_busy),
         case("spin", spin),
         case("show", show),
         case("orders", orders),
@@ -40,7 +41,7 @@ pub const RT: Suite = Suite {
 const CRIMES: [(&str, &str); 9] = [
     ("null", "crashed: it wrote to a null pointer, 0x10, at "),
     ("wild", "crashed: it wrote to memory that is not there, 0x555500000000, at "),
-    ("execdata", "crashed: it executed memory that it may not use so, 0x2"),
+    ("execdata", "crashed: it executed memory that it may not use so, 0x"),
     ("stack", "crashed: it wrote to memory that is not there, 0x11f"),
     ("ud2", "crashed: it executed an invalid instruction at "),
     ("port", "crashed: it did something that user mode may not do at 0x4"),
@@ -125,23 +126,63 @@ fn crimes(bench: &mut Bench<'_>, server: &str) -> Result<()> {
     Ok(())
 }
 
-/// The personality dies, and with it the programs; the next ones start, and nothing is left of the former.
+/// The personality dies, and its programs do not notice: those that wait, and those that are in a call.
 fn personality(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("crtos run /bin/true")?;
     let before = in_use(bench)?;
     let script = r#"
-        for round in 1 2 3; do
-            crtos run /bin/sleep 1000 & first=$!
-            crtos run /bin/cat < <(sleep 1000) & second=$!
-            for i in $(seq 100); do [ $(crtos ps | grep -c 'sleep\|cat') = 2 ] && break; sleep 0.1; done
-            crtos server kill linux || exit 97
-            wait $first; echo $?
-            wait $second; echo $?
-            crtos run /bin/echo round $round || exit 96
+        for way in kill 'crash --how null' 'crash --how leak'; do
+            rm -f /tmp/pipe copy; mkfifo /tmp/pipe
+            crtos run /bin/cat < /tmp/pipe > copy & cat=$!
+            exec 3> /tmp/pipe
+            crtos run /bin/sleep 2 & sleep=$!
+            echo before >&3
+            for i in $(seq 300); do [ -s copy ] && break; sleep 0.1; done
+            crtos server ${way%% *} linux ${way#"${way%% *}"} || exit 97
+            echo after >&3; exec 3>&-
+            wait $cat; echo $?
+            wait $sleep; echo $?
+            cat copy
+            crtos run /bin/echo $way || exit 96
         done
         crtos ps | tail -n +2"#;
     let said = bench.ok(script)?;
-    same("statuses", said, (1..=3).map(|round| format!("137\n137\nround {round}\n")).collect())?;
+    let wanted = ["kill", "crash --how null", "crash --how leak"].map(|way| format!("0\n0\nbefore\nafter\n{way}\n"));
+    same("statuses", said, wanted.concat())?;
+    same("what is in use", in_use(bench)?, before)
+}
+
+/// The personality is killed over and over while programs make all kinds of calls.
+fn personality_busy(bench: &mut Bench<'_>) -> Result<()> {
+    bench.limit = Duration::from_secs(300);
+    let program = program(bench, "abi")?;
+    bench.ok("crtos run /bin/true")?;
+    let (before, born) = (in_use(bench)?, row(bench, "linux")?.generation);
+    let script = format!(
+        r#"
+        rm -f statuses; touch going
+        (while [ -e going ]; do crtos run {program} > abi.log 2>&1; s=$?; echo abi $s >> statuses; [ $s = 0 ] || cp abi.log abi.failed; done) &
+        (while [ -e going ]; do crtos run /bin/true; echo true $? >> statuses; done) &
+        (while [ -e going ]; do crtos run /usr/bin/cyclictest -q -t 2 -p 90 -i 1000 -l 500 > /dev/null; echo cyclictest $? >> statuses; done) &
+        for kill in $(seq {KILLS}); do
+            crtos server kill linux || exit 97
+            sleep 0.$((RANDOM % 3))$((RANDOM % 10))
+        done
+        rm going; wait
+        [ ! -e abi.failed ] || cat abi.failed
+        sort statuses | uniq -c"#
+    );
+    const KILLS: u64 = 40;
+    let said = bench.ok(&script)?;
+    let wrong: Vec<&str> = said.lines().filter(|line| !line.ends_with(" 0")).collect();
+    if !wrong.is_empty() || said.lines().count() != 3 {
+        bail!("programs that ended, by status:\n{said}");
+    }
+    same("generation", row(bench, "linux")?.generation, born + KILLS)?;
+    let torn = bench.ok("crtos log | grep -c 'going on with .* a turn was undone' || true")?;
+    if torn.trim() == "0" {
+        bail!("no kill hit a turn");
+    }
     same("what is in use", in_use(bench)?, before)
 }
 

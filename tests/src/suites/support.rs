@@ -94,6 +94,13 @@ pub fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
     Ok(lines)
 }
 
+/// A program of ours where the machine sees it.
+pub fn program(bench: &Bench<'_>, name: &str) -> Result<String> {
+    let copy = bench.scratch.join(name);
+    std::fs::copy(bench.builder.program(name)?, &copy)?;
+    Ok(copy.display().to_string())
+}
+
 /// Runs `argv` in Linux and in the real-time realm: output, messages and status must be the same.
 pub fn as_native(bench: &mut Bench<'_>, argv: &[&str], input: &[u8]) -> Result<()> {
     let native = bench.run(argv, input)?;
