@@ -184,11 +184,11 @@ pub fn deliver(cell: &crate::cell::Cell, command: &Command, own: Option<u32>) {
                 kick(target);
             }
             Delivery::Init => {
-                target.init.store(true, Ordering::Release);
+                target.signals.init();
                 kick(target);
             }
             Delivery::StartUp => {
-                target.start_up.store(command.vector.into(), Ordering::Release);
+                target.signals.start_up(command.vector);
                 kick(target);
             }
         }

@@ -12,7 +12,7 @@ use spin::{Mutex, MutexGuard};
 use crate::apic;
 use crate::cell::Cell;
 use crate::clock;
-use crate::percpu::{NO_VECTOR, Shared};
+use crate::percpu::Shared;
 use crate::svm::vcpu::SvmVcpu;
 use crate::vendor::{Event, LinuxFrame, Vcpu};
 use crate::x86;
@@ -75,15 +75,17 @@ impl Cpu {
             let address = self.cell().config().cpu_reset_address();
             self.start(address & !0xffff, address as u16);
         }
-        if shared.init.swap(false, AcqRel) {
+        let signals = shared.signals.take();
+        if signals.init {
             // As after a real INIT; a CPU that waits already goes on waiting.
             shared.waiting.store(true, Release);
             self.halt();
         }
-        let vector = shared.start_up.swap(NO_VECTOR, AcqRel);
-        if vector != NO_VECTOR && shared.waiting.swap(false, AcqRel) {
+        if let Some(vector) = signals.start_up
+            && shared.waiting.swap(false, AcqRel)
+        {
             // The vector is the number of the page that becomes the code segment.
-            self.start(u64::from(vector & 0xff) << 12, 0);
+            self.start(u64::from(vector) << 12, 0);
         }
     }
 

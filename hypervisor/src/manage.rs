@@ -14,7 +14,7 @@ use crate::cell::{self, Cell};
 use crate::cpu::{Cpu, flush_cell, resume};
 use crate::memory::host;
 use crate::memory::nested::{APIC_PAGE, root_parts};
-use crate::percpu::{NO_VECTOR, Shared};
+use crate::percpu::Shared;
 use crate::{clock, devices, percpu, say};
 
 /// Biggest configuration.
@@ -293,8 +293,7 @@ fn halt(cpu: &Cpu, cell: &'static Cell) {
     // All of them before any goes on: what they have sent each other ends with them.
     for shared in cell.shared_cpus() {
         shared.reset.store(false, Ordering::Release);
-        shared.init.store(false, Ordering::Release);
-        shared.start_up.store(NO_VECTOR, Ordering::Release);
+        let _ = shared.signals.take();
         shared.nmi.store(false, Ordering::Release);
         shared.park.store(true, Ordering::Release);
         shared.waiting.store(false, Ordering::Release);

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use hypervisor_abi::hypercall::CpuStat;
 
 use crate::cell::Cell;
+use crate::units::start::Signals;
 
 /// Bytes of a stack.
 pub const STACK_SIZE: usize = 0x6000;
@@ -62,10 +63,8 @@ pub struct Shared {
     pub park: AtomicBool,
     /// Asked to start at its cell's reset address.
     pub reset: AtomicBool,
-    /// INIT arrived.
-    pub init: AtomicBool,
-    /// Start-up vector that arrived, or [`NO_VECTOR`].
-    pub start_up: AtomicU32,
+    /// INIT and start-up interrupts that have arrived.
+    pub signals: Signals,
     /// Waits for a start-up interrupt.
     pub waiting: AtomicBool,
     /// Stopped for a violation.
@@ -73,9 +72,6 @@ pub struct Shared {
     /// Exits by reason, since the CPU's cell got it.
     pub stats: [AtomicU64; CpuStat::COUNT],
 }
-
-/// No start-up interrupt has arrived.
-pub const NO_VECTOR: u32 = u32::MAX;
 
 impl Shared {
     /// Counts an exit.

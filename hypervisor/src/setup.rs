@@ -18,7 +18,7 @@ use crate::cell::{self, Cell, PLATFORM, Platform};
 use crate::cpu::Cpu;
 use crate::memory::host;
 use crate::memory::nested::CellMemory;
-use crate::percpu::{self, NO_VECTOR, PerCpu};
+use crate::percpu::{self, PerCpu};
 use crate::svm::bitmap::{MSR_PAGES, PORT_PAGES, fill_msr};
 use crate::svm::vcpu::{SvmVcpu, paging_levels};
 use crate::svm::vmcb::Vmcb;
@@ -266,7 +266,6 @@ fn this_cpu(number: u32, area: &'static PerCpu, frame: &LinuxFrame, boot_tables:
     let model = if apic::x2apic() { 0xf } else { apic::read(apic::register::DFR) >> 28 };
     shared.hardware_logical_id.store(shared.logical_id.load(Ordering::Relaxed), Ordering::Relaxed);
     shared.logical_model.store(model, Ordering::Relaxed);
-    shared.start_up.store(NO_VECTOR, Ordering::Relaxed);
     shared.set_cell(root);
     shared.present.store(true, Ordering::Release);
     Cpu { number, shared, vcpu, icr_high: 0, virtual_x2apic: false, frame: *frame, boot_tables }

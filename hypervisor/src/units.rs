@@ -7,3 +7,4 @@ pub mod msr;
 pub mod pci;
 pub mod rates;
 pub mod remap;
+pub mod start;
