@@ -6,7 +6,7 @@ use super::inmates::{Console, FIRST, create, prepare, smp, start, wait_for_state
 use super::support::{crtos_run, same};
 use crate::cyclictest;
 use crate::inmate::Inmate;
-use crate::suite::{Bench, State, Suite, Wanted, case, long, said};
+use crate::suite::{Bench, State, Suite, Wanted, case, said};
 
 /// The realm runs.
 pub const RUNNING: Suite = Suite {
@@ -25,7 +25,7 @@ pub const INMATES: Suite = Suite {
     name: "x2apic-inmates",
     wanted: Some(Wanted::new(State::Installed).x2apic()),
     cases: &[
-        long("smp", smp),
+        case("smp", smp),
         case("timer_without_exits", inmate_without_exits),
         case("cycle", cycle),
         case("dmesg", |bench| bench.dmesg_is_clean()),
