@@ -212,9 +212,9 @@ hypercalls:
     jz 1f
     and eax, 0x10f                              # numbers that mean something, mostly
 1:  cmp eax, 8                                  # not the console: it would bury the verdict
-    je 2f
+    je 0b
     vmmcall
-2:  dec ebx
+    dec ebx
     jnz 0b
     jmp survived
 

@@ -2,6 +2,7 @@
 //! neighbour's changes.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -15,9 +16,11 @@ pub const SUITE: Suite = Suite {
     name: "escape",
     wanted: Some(Wanted::new(State::Installed)),
     cases: &[
-        case("prepare", ready),
         case("attempts", attempts),
-        long("hypercalls", |bench| attempt(bench, &HYPERCALLS, 1_000_000)),
+        long("hypercalls", |bench| {
+            ready(bench)?;
+            attempt(bench, &HYPERCALLS, 1_000_000)
+        }),
         case("give_back", give_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
@@ -26,6 +29,8 @@ pub const SUITE: Suite = Suite {
 /// Where number, seed and count lie in the inmate.
 const PARAMETERS: usize = 0xff0;
 const SEED: u32 = 0x2545_f491;
+/// Longest time for one of many steps of an attempt: a VM exit in emulation takes some 25 us, on a busy host many times that.
+const STEP: Duration = Duration::from_millis(1);
 
 /// What becomes of the cell.
 #[derive(Clone, Copy)]
@@ -98,9 +103,13 @@ const ATTEMPTS: [Attempt; 33] = [
     attempt_of(32, "writes all registers of its interrupt controller", Lives),
 ];
 
-/// A program that counts, on each processor of Linux; a file that must stay as it is; a neighbour that watches its memory.
+/// A program that counts, on each processor of Linux; a file that must stay as it is; a neighbour that watches its memory. Each case
+/// begins with it, whichever are selected.
 fn ready(bench: &mut Bench<'_>) -> Result<()> {
     prepare(bench)?;
+    if bench.ok("crtos cell list")?.contains(" guard ") {
+        return Ok(());
+    }
     let composed = bench.ok("cat /usr/lib/crtos/srtos.cell | od -An -v -tx1")?;
     let composed: Vec<u8> =
         composed.split_whitespace().map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
@@ -132,6 +141,7 @@ fn attempt(bench: &mut Bench<'_>, attempt: &Attempt, count: u32) -> Result<()> {
     room.copy_from_slice(&parameters);
     fs::write(bench.scratch.join("this.bin"), inmate)?;
     let mut console = Console::now(bench)?;
+    console.patience += count * STEP;
     start(bench, "inmate", "this.bin")?;
     console.wait_for(&format!("escape inmate: {:08x}", attempt.number))?;
     let (state, reason) = match attempt.verdict {
@@ -178,6 +188,7 @@ fn attempts(bench: &mut Bench<'_>) -> Result<()> {
     // inmate's too.
     const DEVICES: &str = "cd /sys/bus/pci/devices; for f in *; do [ $f = 0000:00:0e.0 ] || \
         { echo $f; od -An -v -tx1 -N 6 $f/config; od -An -v -tx1 -j 8 -N 56 $f/config; }; done";
+    ready(bench)?;
     let devices = bench.ok(DEVICES)?;
     let surprises = "dmesg | grep -ci 'unknown reason\\|nmi received\\|spurious' || true";
     let before = bench.ok(surprises)?;
@@ -196,6 +207,7 @@ fn attempts(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn give_back(bench: &mut Bench<'_>) -> Result<()> {
+    ready(bench)?;
     unchanged(bench)?;
     // Not on the processor that the inmate had: QEMU's APIC keeps the errors that reads have left in its status register, whatever
     // is written there, and Linux takes them for errors of its own start-up interrupts.
