@@ -197,6 +197,22 @@ pub fn pci_capability(function: u32, id: u32) -> Option<u32> {
     (at != 0).then_some(at)
 }
 
+/// Maps the registers of a shared memory function, and has its two interrupts sent to this processor, from `vector` on. `capability` is that
+/// of MSI-X.
+pub fn message_interrupts(function: u32, capability: u32, registers: u32, table: u32, vector: u8) {
+    pci_write(function, 0x10, registers);
+    pci_write(function, 0x14, table);
+    pci_write(function, 4, 6);
+    for n in 0..2 {
+        let entry = table + 16 * n;
+        write(entry, message_address());
+        write(entry + 4, 0);
+        write(entry + 8, u32::from(vector) + n);
+        write(entry + 12, 0);
+    }
+    pci_write(function, capability, pci_read(function, capability) | 1 << 31);
+}
+
 // ---- the communication region ----
 
 pub const SHUTDOWN: u32 = 1;

@@ -50,21 +50,6 @@ fn settle() {
     (0..100_000).for_each(|_| pause());
 }
 
-/// Interrupt messages to this processor.
-fn interrupts(function: u32, capability: u32) {
-    pci_write(function, 0x10, REGISTERS);
-    pci_write(function, 0x14, MSIX_TABLE);
-    pci_write(function, 4, 6);
-    for n in 0..2 {
-        let entry = MSIX_TABLE + 16 * n;
-        write(entry, message_address());
-        write(entry + 4, 0);
-        write(entry + 8, u32::from(VECTOR) + n);
-        write(entry + 12, 0);
-    }
-    pci_write(function, capability, pci_read(function, capability) | 1 << 31);
-}
-
 /// Rings itself three times: only the first comes through until the next is allowed.
 fn one_shot(own: u32) {
     let before = BELLS.load(Relaxed);
@@ -92,7 +77,7 @@ extern "C" fn main() -> ! {
     gate(VECTOR, changed_entry);
     gate(VECTOR + 1, rung_entry);
     write(APIC_SPURIOUS, 0x1ff);
-    interrupts(function, msix);
+    message_interrupts(function, msix, REGISTERS, MSIX_TABLE, VECTOR);
     let way = command();
     if way == b'o' {
         pci_write(function, vendor, pci_read(function, vendor) | 1 << 24);

@@ -92,6 +92,19 @@ impl Inmate {
         Ok(bytes)
     }
 
+    /// With peer `own` of a link between so many cells, at 00:0d.0. The sections are a page each, in memory that Linux owns beside the
+    /// cells' own, at the same addresses for all.
+    pub fn linked(mut self, own: u8, peers: u8) -> Self {
+        const SECTIONS: u64 = 0x5200_0000;
+        let shared = MemoryFlags::READ | MemoryFlags::ROOTSHARED;
+        let at = |page: u64, flags| Memory::new(SECTIONS + page * 0x1000, SECTIONS + page * 0x1000, 0x1000, flags);
+        let output = |peer: u8| if peer == own { shared | MemoryFlags::WRITE } else { shared };
+        self.regions = vec![at(0, shared), at(1, shared | MemoryFlags::WRITE)];
+        self.regions.extend((0..peers).map(|peer| at(2 + u64::from(peer), output(peer))));
+        self.functions.push(PciDevice::ivshmem(0x68, 0, own, peers, 0x4000, 2));
+        self
+    }
+
     /// Takes over the shared memory device of a composed cell.
     pub fn with_link(mut self, composed: &[u8]) -> Result<Self> {
         let cell = CellConfig::parse(composed).map_err(|error| anyhow!("{error}"))?;

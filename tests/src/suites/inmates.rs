@@ -9,7 +9,7 @@ use hypervisor_abi::config::{Memory, MemoryFlags, PciDevice};
 
 use super::support::same;
 use crate::inmate::Inmate;
-use crate::suite::{Bench, State, Suite, Wanted, case, long};
+use crate::suite::{Bench, State, Suite, Wanted, case};
 
 /// Under the PREEMPT_RT kernel.
 pub const SUITE: Suite = Suite {
@@ -18,7 +18,7 @@ pub const SUITE: Suite = Suite {
     cases: &[
         case("timer", timer),
         case("neighbours", neighbours),
-        long("smp", smp),
+        case("smp", smp),
         case("failed_create", failed_create),
         case("give_back", give_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),
@@ -35,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const FIRST: (u64, u64) = (0x5100_0000, 4 << 20);
 /// A second cell's memory: behind that.
 pub const SECOND: (u64, u64) = (0x5140_0000, 4 << 20);
+/// A third cell's.
+pub const THIRD: (u64, u64) = (0x5180_0000, 4 << 20);
 
 /// The inmates, built into the scratch directory; hypervisor enabled with the configuration that the machine's own commands make,
 /// which stays in the scratch directory as [`ROOT`].
@@ -66,7 +68,10 @@ pub fn start(bench: &mut Bench<'_>, cell: &str, file: &str) -> Result<()> {
 }
 
 /// The hypervisor's console, as the UART gives it to this side.
+#[derive(Clone)]
 pub struct Console {
+    /// Longest time until what is waited for is printed.
+    pub patience: Duration,
     log: PathBuf,
     from: usize,
 }
@@ -76,7 +81,7 @@ impl Console {
     pub fn now(bench: &mut Bench<'_>) -> Result<Self> {
         let log = bench.vm()?.logs().join("hypervisor.log");
         let from = fs::read(&log)?.len();
-        Ok(Self { log, from })
+        Ok(Self { patience: PATIENCE, log, from })
     }
 
     /// What was printed since.
@@ -87,7 +92,7 @@ impl Console {
 
     /// Waits for a line that contains `text`; gives what follows it on the line. What was printed up to there is done with.
     pub fn wait_for(&mut self, text: &str) -> Result<String> {
-        let limit = Instant::now() + PATIENCE;
+        let limit = Instant::now() + self.patience;
         loop {
             let bytes = fs::read(&self.log)?;
             let new = bytes.get(self.from..).unwrap_or_default();

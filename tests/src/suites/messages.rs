@@ -1,12 +1,12 @@
-//! Cells that talk: messages of the hypervisor and their answers (`hypervisor/inmates/message.c`), and shared memory devices with
-//! interrupts between two cells and Linux (`hypervisor/inmates/ivshmem.c`).
+//! Cells that talk: messages of the hypervisor and their answers (`hypervisor/inmates/message.rs`), and shared memory devices with
+//! interrupts between cells, and between a cell and Linux (`hypervisor/inmates/ivshmem.rs`, `peers.rs`).
 
 use std::fs;
 
 use anyhow::{Result, bail};
-use hypervisor_abi::config::{CellFlags, Memory, MemoryFlags, PciDevice};
+use hypervisor_abi::config::CellFlags;
 
-use super::inmates::{Console, FIRST, SECOND, create, load, prepare, start, wait_for_state};
+use super::inmates::{Console, FIRST, SECOND, THIRD, create, load, prepare, start, wait_for_state};
 use super::support::same;
 use crate::inmate::Inmate;
 use crate::suite::{Bench, State, Suite, Wanted, case, said};
@@ -23,6 +23,7 @@ pub const SUITE: Suite = Suite {
         case("locked", locked),
         case("printless", printless),
         case("doorbells", doorbells),
+        case("three_peers", three_peers),
         case("one_shot", one_shot),
         case("linux_doorbells", linux_doorbells),
         case("give_back", give_back),
@@ -132,22 +133,11 @@ fn printless(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("crtos cell destroy first").map(drop)
 }
 
-/// Its end of a link between the two cells; the sections are what Linux owns beside the cells' own memory.
-fn linked(mut inmate: Inmate, own: u8) -> Inmate {
-    const SECTIONS: u64 = 0x5200_0000;
-    let shared = MemoryFlags::READ | MemoryFlags::ROOTSHARED;
-    let at = |page: u64, flags| Memory::new(SECTIONS + page * 0x1000, SECTIONS + page * 0x1000, 0x1000, flags);
-    let output = |peer: u8| if peer == own { shared | MemoryFlags::WRITE } else { shared };
-    inmate.regions = vec![at(0, shared), at(1, shared | MemoryFlags::WRITE), at(2, output(0)), at(3, output(1))];
-    inmate.functions.push(PciDevice::ivshmem(0x68, 0, own, 2, 0x4000, 2));
-    inmate
-}
-
 /// Doorbells and states between two cells; one that goes is seen to go.
 fn doorbells(bench: &mut Bench<'_>) -> Result<()> {
     prepare(bench)?;
-    create(bench, &linked(first(), 0))?;
-    create(bench, &linked(second(), 1))?;
+    create(bench, &first().linked(0, 2))?;
+    create(bench, &second().linked(1, 2))?;
     let mut console = Console::now(bench)?;
     run(bench, "first", "ivshmem.bin", "answer")?;
     same("peer", console.wait_for("ivshmem inmate: peer")?, "00000000".into())?;
@@ -165,10 +155,50 @@ fn doorbells(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("crtos cell destroy first").map(drop)
 }
 
+/// Three cells on one link: each sees the others' states and output sections, only who is rung is interrupted, and who goes, comes
+/// back, or writes to another's section is seen by both others.
+fn three_peers(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    let third = Inmate::new("third", &[1], THIRD);
+    let cells = [first(), second(), third].into_iter().zip(0..).map(|(cell, own)| cell.linked(own, 3));
+    let cells: Vec<Inmate> = cells.collect();
+    let console = Console::now(bench)?;
+    for cell in &cells {
+        create(bench, cell)?;
+        run(bench, cell.name, "peers.bin", "ring")?;
+    }
+    for own in 0..3 {
+        let said = |what: &str| console.clone().wait_for(&format!("peers inmate {own}: {what}"));
+        same("output sections", said("of 3 sees")?, "a0 a1 a2".to_owned())?;
+        same("interrupts", said("rung")?, "100".to_owned())?;
+    }
+    let told = |bench: &mut Bench<'_>, states: &str, change: &dyn Fn(&mut Bench<'_>) -> Result<()>| {
+        let console = Console::now(bench)?;
+        change(bench)?;
+        (0..2).try_for_each(|own| console.clone().wait_for(&format!("peers inmate {own}: states {states}")).map(drop))
+    };
+    told(bench, "2 2 0", &|bench| bench.ok("crtos cell destroy third").map(drop))?;
+    told(bench, "2 2 1", &|bench| {
+        create(bench, &cells[2])?;
+        run(bench, "third", "peers.bin", "write")
+    })?;
+    wait_for_state(bench, "third", "failed")?;
+    let why = bench.ok("crtos cell why third")?;
+    if !why.contains("to write 0x52002000") {
+        bail!("not stopped for writing to the first one's section:\n{why}");
+    }
+    told(bench, "2 2 0", &|bench| bench.ok("crtos cell destroy third").map(drop))?;
+    told(bench, "2 2 2", &|bench| {
+        create(bench, &cells[2])?;
+        run(bench, "third", "peers.bin", "come")
+    })?;
+    bench.ok("crtos cell destroy third && crtos cell destroy second && crtos cell destroy first").map(drop)
+}
+
 /// In one-shot mode an interrupt takes the permission for the next one away.
 fn one_shot(bench: &mut Bench<'_>) -> Result<()> {
     prepare(bench)?;
-    create(bench, &linked(first(), 0))?;
+    create(bench, &first().linked(0, 2))?;
     let mut console = Console::now(bench)?;
     run(bench, "first", "ivshmem.bin", "one-shot")?;
     same("of three doorbells", console.wait_for("ivshmem inmate: one-shot")?, "00000001".into())?;

@@ -1,0 +1,134 @@
+//! One of several peers of a shared memory device: shows its output section, its state, and whom it rings to the others, and tells what it
+//! sees of theirs. By its command line: "ring" takes part in ringing round the circle, each its successor; "write" writes to the
+//! first one's output section, which is not its own; "come" just comes.
+#![no_std]
+#![no_main]
+
+mod inmate;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use inmate::*;
+
+/// State change; the next one: doorbell.
+const VECTOR: u8 = 0x50;
+const REGISTERS: u32 = 0xf000_0000;
+const MSIX_TABLE: u32 = 0xf000_1000;
+const ID: u32 = REGISTERS;
+const MAX_PEERS: u32 = REGISTERS + 0x04;
+const CONTROL: u32 = REGISTERS + 0x08;
+const DOORBELL: u32 = REGISTERS + 0x0c;
+const STATE: u32 = REGISTERS + 0x10;
+/// Can be rung.
+const READY: u32 = 1;
+/// Has rung.
+const DONE: u32 = 2;
+const ROUNDS: u32 = 100;
+const SECTION: u32 = 0x1000;
+
+static CHANGES: AtomicU32 = AtomicU32::new(0);
+static BELLS: AtomicU32 = AtomicU32::new(0);
+
+entry!(changed_entry, changed);
+extern "C" fn changed() {
+    CHANGES.fetch_add(1, Relaxed);
+    write(APIC_EOI, 0);
+}
+
+entry!(rung_entry, rung);
+extern "C" fn rung() {
+    BELLS.fetch_add(1, Relaxed);
+    write(APIC_EOI, 0);
+}
+
+/// The link, as this peer sees it.
+struct Link {
+    own: u32,
+    peers: u32,
+    table: u32,
+}
+
+impl Link {
+    fn state(&self, peer: u32) -> u32 {
+        read(self.table + 4 * peer)
+    }
+
+    /// Output section of a peer: a word that names it, and how often it was rung.
+    fn section(&self, peer: u32) -> u32 {
+        self.table + SECTION * (2 + peer)
+    }
+
+    fn bells(&self, peer: u32) -> u32 {
+        read(self.section(peer) + 4)
+    }
+
+    fn show_bells(&self) {
+        write(self.section(self.own) + 4, BELLS.load(Relaxed));
+    }
+
+    fn wait_for(&self, peer: u32, state: u32) {
+        while self.state(peer) < state {
+            self.show_bells();
+            pause();
+        }
+    }
+
+    /// Rings the next peer, one doorbell for each answer. One peer at a time rings: interrupts that meet are one.
+    fn ring(&self) {
+        (0..self.peers).for_each(|peer| self.wait_for(peer, READY));
+        say!(
+            "peers inmate {}: of {} sees {:x} {:x} {:x}",
+            self.own,
+            self.peers,
+            read(self.section(0)),
+            read(self.section(1)),
+            read(self.section(2))
+        );
+        (0..self.own).for_each(|peer| self.wait_for(peer, DONE));
+        let next = (self.own + 1) % self.peers;
+        for _ in 0..ROUNDS {
+            let before = self.bells(next);
+            write(DOORBELL, next << 16 | 1);
+            while self.bells(next) == before {
+                pause();
+            }
+        }
+        write(STATE, DONE);
+        (0..self.peers).for_each(|peer| self.wait_for(peer, DONE));
+        say!("peers inmate {}: rung {}", self.own, BELLS.load(Relaxed));
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    let device = (0..256).find(|function| pci_read(*function, 0) == 0x4106_110a);
+    let Some((function, vendor, msix)) =
+        device.and_then(|f| Some((f, pci_capability(f, 0x09)?, pci_capability(f, 0x11)?)))
+    else {
+        say!("peers inmate: no device");
+        stop();
+    };
+    gate(VECTOR, changed_entry);
+    gate(VECTOR + 1, rung_entry);
+    write(APIC_SPURIOUS, 0x1ff);
+    message_interrupts(function, msix, REGISTERS, MSIX_TABLE, VECTOR);
+    interrupts_on();
+    let link = Link { own: read(ID), peers: read(MAX_PEERS), table: pci_read(function, vendor + 0x18) };
+    write(link.section(link.own), 0xa0 + link.own);
+    link.show_bells();
+    write(CONTROL, 1);
+    write(STATE, READY);
+    match command() {
+        b'r' => link.ring(),
+        b'w' => write(link.section(0), 0),
+        _ => write(STATE, DONE),
+    }
+    let mut changes = CHANGES.load(Relaxed);
+    loop {
+        pause();
+        COMM.answer();
+        if CHANGES.load(Relaxed) != changes {
+            changes = CHANGES.load(Relaxed);
+            say!("peers inmate {}: states {} {} {}", link.own, link.state(0), link.state(1), link.state(2));
+        }
+    }
+}
