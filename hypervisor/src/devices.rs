@@ -1,7 +1,8 @@
 //! Emulated devices: where the pure units meet guest accesses and the machine.
 //!
-//! The units decide, this carries out. One lock for all of PCI and one for the I/O interrupt controllers; nothing waits for
-//! another CPU while it holds one.
+//! The units decide, this carries out. A lock for shared memory functions, one for all other of PCI, and one for the I/O interrupt
+//! controllers; nothing waits for another CPU while it holds one. The first is held for no access to the machine's devices, and
+//! is given in the order in which it was asked for: a doorbell waits for at most one access of each other CPU.
 
 mod machine;
 mod remapping;
@@ -11,6 +12,7 @@ use core::sync::atomic::Ordering;
 use hypervisor_abi::config::{MemoryFlags, SystemConfig};
 use hypervisor_abi::hypercall::Error;
 use spin::Mutex;
+use spin::mutex::TicketMutex;
 
 use crate::apic;
 use crate::cell::{self, Cell, Reason, Violation};
@@ -20,7 +22,7 @@ use crate::percpu;
 use crate::say;
 use crate::units::icr::Command;
 use crate::units::ioapic::{self, Ioapics};
-use crate::units::ivshmem::Action;
+use crate::units::ivshmem::{Action, Links};
 use crate::units::pci::{
     self, AddressPort, ConfigAddress, ConfigSpace, Message, Mmconfig, MsixAccess, PortAccess, Quiesce,
 };
@@ -31,7 +33,9 @@ const MODERATED_FIRST: u16 = 0xcf8;
 /// How many.
 const MODERATED_COUNT: u16 = 8;
 
-/// All configuration spaces.
+/// Shared memory functions.
+static LINKS: TicketMutex<Links> = TicketMutex::new(Links::new());
+/// All other functions.
 static PCI: Mutex<ConfigSpace> = Mutex::new(ConfigSpace::new());
 /// All I/O interrupt controllers.
 static IOAPICS: Mutex<Ioapics> = Mutex::new(Ioapics::new());
@@ -165,19 +169,21 @@ pub fn memory(cpu: &mut Cpu, address: u64, size: u8, access: Access) -> Option<O
             None => Ok(u64::MAX),
         });
     }
-    let mut space = PCI.lock();
+    let mut links = LINKS.lock();
     match access {
         Access::Read => {
-            if let Some(value) = space.links.read(cell.id, address, size) {
+            if let Some(value) = links.read(cell.id, address, size) {
                 return Some(Ok(value));
             }
         }
         Access::Write(value) => {
-            if space.links.write(cell.id, address, size, value, &mut |action| act(number, action)) {
+            if links.write(cell.id, address, size, value, &mut |action| act(number, action)) {
                 return Some(Ok(0));
             }
         }
     }
+    drop(links);
+    let mut space = PCI.lock();
     let mut read_word = |phys: u64| machine::memory_read(number, phys, 4) as u32;
     let table = space.msix(cell.id, address, size, access.written(), &mut read_word);
     if let Some(decision) = table {
@@ -227,6 +233,17 @@ fn through(cpu: u32, phys: u64, size: u8, access: Access) -> u64 {
 fn config(cpu: &mut Cpu, at: ConfigAddress, access: Access) -> Outcome {
     let number = cpu.number;
     let cell = cpu.cell();
+    let mut links = LINKS.lock();
+    if let Some((link, peer)) = links.function(cell.id, at.bdf) {
+        return Ok(match access {
+            Access::Read => link.config_read(peer, at.offset, at.size).into(),
+            Access::Write(value) => {
+                link.config_write(peer, at.offset, at.size, value as u32, &mut |action| act(number, action));
+                0
+            }
+        });
+    }
+    drop(links);
     let mut space = PCI.lock();
     match access {
         Access::Read => Ok(match space.read(cell.id, at) {
@@ -237,7 +254,7 @@ fn config(cpu: &mut Cpu, at: ConfigAddress, access: Access) -> Outcome {
         Access::Write(value) => {
             let value = value as u32;
             let violation = Violation::new(Reason::Pci, u64::from(at.bdf) << 16 | u64::from(at.offset), value.into());
-            match space.write(cell.id, at, value, &mut |action| act(number, action)) {
+            match space.write(cell.id, at, value) {
                 pci::Write::Done => {}
                 pci::Write::PassThrough => machine::config_write(at, value),
                 pci::Write::Masked { mask } => masked(at, value, mask),
@@ -343,27 +360,29 @@ pub fn cell_init(cpu: u32, cell: &'static Cell) -> Result<(), Error> {
     for chip in config.irqchips() {
         machine::map_chip(chip.address.get())?;
     }
-    PCI.lock()
-        .attach_cell(cell.id, &config, &mut machine::config_read, &mut quiesce, &mut |action| act(cpu, action))
-        .map_err(|error| {
-        say!("cell \"{}\": PCI: {error:?}", config.name());
+    let invalid = |what: &str, error: &dyn core::fmt::Debug| {
+        say!("cell \"{}\": {what}: {error:?}", config.name());
         Error::Invalid
-    })?;
-    IOAPICS.lock().attach_cell(cell.id, &config, &mut Chips).map_err(|error| {
-        say!("cell \"{}\": interrupt controller: {error:?}", config.name());
-        Error::Invalid
-    })
+    };
+    let links = LINKS.lock().attach_cell(cell.id, &config, &mut |action| act(cpu, action));
+    links.map_err(|error| invalid("PCI", &error))?;
+    let functions = PCI.lock().attach_cell(cell.id, &config, &mut machine::config_read, &mut quiesce);
+    functions.map_err(|error| invalid("PCI", &error))?;
+    let pins = IOAPICS.lock().attach_cell(cell.id, &config, &mut Chips);
+    pins.map_err(|error| invalid("interrupt controller", &error))
 }
 
 /// A cell starts or stops: its devices are as after a reset.
 pub fn cell_reset(cpu: u32, cell: &'static Cell) {
     *cell.devices.address.lock() = AddressPort::new();
-    PCI.lock().reset_cell(cell.id, &mut machine::config_read, &mut quiesce, &mut |action| act(cpu, action));
+    LINKS.lock().reset_cell(cell.id, &mut |action| act(cpu, action));
+    PCI.lock().reset_cell(cell.id, &mut machine::config_read, &mut quiesce);
     IOAPICS.lock().reset_cell(cell.id, &mut Chips);
 }
 
 /// A cell goes.
 pub fn cell_exit(cpu: u32, cell: &'static Cell) {
-    PCI.lock().detach_cell(cell.id, &mut quiesce, &mut |action| act(cpu, action));
+    LINKS.lock().detach_cell(cell.id, &mut |action| act(cpu, action));
+    PCI.lock().detach_cell(cell.id, &mut quiesce);
     IOAPICS.lock().detach_cell(cell.id, &mut Chips);
 }

@@ -17,6 +17,7 @@ mod setup;
 mod tests;
 
 use arrayvec::ArrayVec;
+use hypervisor_abi::config::{CellConfig, PciKind};
 
 pub use link::Link;
 pub use peer::{Bar, Peer};
@@ -90,6 +91,15 @@ pub enum AttachError {
     Mismatch,
 }
 
+/// Why a cell cannot have its shared memory functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkError {
+    /// A function's record is wrong.
+    Setup(SetupError),
+    /// A function cannot join its link.
+    Attach(AttachError),
+}
+
 /// All links.
 #[derive(Debug, Default)]
 pub struct Links {
@@ -101,6 +111,23 @@ impl Links {
     #[must_use]
     pub const fn new() -> Self {
         Self { links: ArrayVec::new_const() }
+    }
+
+    /// A cell is created: its functions make or join their links. On an error it has none.
+    pub fn attach_cell(
+        &mut self,
+        owner: u32,
+        cell: &CellConfig<'_>,
+        actions: &mut impl FnMut(Action),
+    ) -> Result<(), LinkError> {
+        let functions = cell.pci_devices().iter().filter(|device| device.kind() == Some(PciKind::Ivshmem));
+        let mut setups = functions.map(|device| PeerSetup::from_config(owner, cell, device));
+        let result = setups
+            .try_for_each(|setup| self.attach(&setup.map_err(LinkError::Setup)?, actions).map_err(LinkError::Attach));
+        if result.is_err() {
+            self.detach_cell(owner, actions);
+        }
+        result
     }
 
     /// A cell with this function is created: makes the link or joins it. On an error nothing has changed.

@@ -7,8 +7,8 @@
 //! Rules
 //! * A physical function belongs to the non-root cell whose configuration names it, and otherwise to the root
 //!   cell. Nobody else sees it: it reads all-ones.
-//! * The root cell may do what it likes to its functions, but for interrupt messages. A shared memory function
-//!   hides a physical one at the same address.
+//! * The root cell may do what it likes to its functions, but for interrupt messages.
+//! * Shared memory functions are not seen here: [`super::ivshmem`] is asked first, so they hide physical ones at the same address.
 //! * Other cells see their BARs as if they could move them (nothing moves), change what the header allows,
 //!   and write those capabilities that the configuration flags.
 //! * An interrupt message of any cell becomes effective only after the caller has found its target among the cell's
@@ -22,8 +22,6 @@ mod tests;
 
 use arrayvec::ArrayVec;
 use hypervisor_abi::config::{CellConfig, PciKind};
-
-use super::ivshmem::{self, Links, PeerSetup, SetupError};
 
 pub use address::{ADDRESS_PORT, AddressPort, ConfigAddress, DATA_PORT, Mmconfig, PortAccess};
 pub use function::{MAX_CAPS, Message};
@@ -89,17 +87,11 @@ pub enum AssignError {
     Capabilities,
     /// Another non-root cell has the function.
     Busy,
-    /// A shared memory function's record is wrong.
-    Setup(SetupError),
-    /// A shared memory function cannot join its link.
-    Attach(ivshmem::AttachError),
 }
 
-/// Configuration space of all cells.
+/// Physical functions in the configuration space of all cells.
 #[derive(Debug, Default)]
 pub struct ConfigSpace {
-    /// Shared memory functions.
-    pub links: Links,
     functions: ArrayVec<Function, MAX_FUNCTIONS>,
 }
 
@@ -107,7 +99,7 @@ impl ConfigSpace {
     /// Without any cell.
     #[must_use]
     pub const fn new() -> Self {
-        Self { links: Links::new(), functions: ArrayVec::new_const() }
+        Self { functions: ArrayVec::new_const() }
     }
 
     /// Gives a new cell its functions. `read` reads the machine's configuration space, `quiesce` writes it.
@@ -118,11 +110,10 @@ impl ConfigSpace {
         cell: &CellConfig<'_>,
         read: &mut impl FnMut(ConfigAddress) -> u32,
         quiesce: &mut impl FnMut(Quiesce),
-        actions: &mut impl FnMut(ivshmem::Action),
     ) -> Result<(), AssignError> {
-        let result = self.try_attach(cell_id, cell, read, quiesce, actions);
+        let result = self.try_attach(cell_id, cell, read, quiesce);
         if result.is_err() {
-            self.detach_cell(cell_id, quiesce, actions);
+            self.detach_cell(cell_id, quiesce);
         }
         result
     }
@@ -133,53 +124,34 @@ impl ConfigSpace {
         cell: &CellConfig<'_>,
         read: &mut impl FnMut(ConfigAddress) -> u32,
         quiesce: &mut impl FnMut(Quiesce),
-        actions: &mut impl FnMut(ivshmem::Action),
     ) -> Result<(), AssignError> {
-        for device in cell.pci_devices() {
-            match device.kind() {
-                Some(PciKind::Ivshmem) => {
-                    let setup = PeerSetup::from_config(cell_id, cell, device).map_err(AssignError::Setup)?;
-                    self.links.attach(&setup, actions).map_err(AssignError::Attach)?;
-                }
-                _ => {
-                    let caps = cell.caps_of(device);
-                    if caps.len() != usize::from(device.num_caps.get()) {
-                        return Err(AssignError::Capabilities);
-                    }
-                    let is_root = cell_id == ROOT_CELL;
-                    let interrupts = device.num_msix_vectors.get() > 0 || caps.iter().any(is_interrupt_cap);
-                    if is_root && !interrupts {
-                        // The root cell has what nobody else has: nothing to remember.
-                        continue;
-                    }
-                    if self
-                        .functions
-                        .iter()
-                        .any(|other| other.bdf() == device.bdf() && (other.owner() == ROOT_CELL) == is_root)
-                    {
-                        return Err(AssignError::Busy);
-                    }
-                    let mut function = Function::new(cell_id, device, caps, read).ok_or(AssignError::Capabilities)?;
-                    if !is_root {
-                        function.quiesce(quiesce);
-                        self.forget_message(device.bdf());
-                    }
-                    self.functions.try_push(function).map_err(|_| AssignError::NoSpace)?;
-                }
+        for device in cell.pci_devices().iter().filter(|device| device.kind() != Some(PciKind::Ivshmem)) {
+            let caps = cell.caps_of(device);
+            if caps.len() != usize::from(device.num_caps.get()) {
+                return Err(AssignError::Capabilities);
             }
+            let is_root = cell_id == ROOT_CELL;
+            let interrupts = device.num_msix_vectors.get() > 0 || caps.iter().any(is_interrupt_cap);
+            if is_root && !interrupts {
+                // The root cell has what nobody else has: nothing to remember.
+                continue;
+            }
+            let taken = |other: &Function| other.bdf() == device.bdf() && (other.owner() == ROOT_CELL) == is_root;
+            if self.functions.iter().any(taken) {
+                return Err(AssignError::Busy);
+            }
+            let mut function = Function::new(cell_id, device, caps, read).ok_or(AssignError::Capabilities)?;
+            if !is_root {
+                function.quiesce(quiesce);
+                self.forget_message(device.bdf());
+            }
+            self.functions.try_push(function).map_err(|_| AssignError::NoSpace)?;
         }
         Ok(())
     }
 
-    /// Takes a cell's functions away: shared memory functions leave their links, physical ones go back to the
-    /// root cell, silenced.
-    pub fn detach_cell(
-        &mut self,
-        cell_id: u32,
-        quiesce: &mut impl FnMut(Quiesce),
-        actions: &mut impl FnMut(ivshmem::Action),
-    ) {
-        self.links.detach_cell(cell_id, actions);
+    /// Takes a cell's functions away: they go back to the root cell, silenced.
+    pub fn detach_cell(&mut self, cell_id: u32, quiesce: &mut impl FnMut(Quiesce)) {
         let mut gone = ArrayVec::<u16, MAX_FUNCTIONS>::new();
         self.functions.retain(|function| {
             let stays = function.owner() != cell_id;
@@ -215,9 +187,7 @@ impl ConfigSpace {
         cell_id: u32,
         read: &mut impl FnMut(ConfigAddress) -> u32,
         quiesce: &mut impl FnMut(Quiesce),
-        actions: &mut impl FnMut(ivshmem::Action),
     ) {
-        self.links.reset_cell(cell_id, actions);
         if cell_id == ROOT_CELL {
             return;
         }
@@ -229,9 +199,6 @@ impl ConfigSpace {
 
     /// A cell reads configuration space.
     pub fn read(&mut self, cell_id: u32, at: ConfigAddress) -> Read {
-        if let Some((link, peer)) = self.links.function(cell_id, at.bdf) {
-            return Read::Value(link.config_read(peer, at.offset, at.size));
-        }
         match self.physical(at.bdf) {
             Some(function) if function.owner() == cell_id => function.read(at),
             None if cell_id == ROOT_CELL => Read::PassThrough,
@@ -240,17 +207,7 @@ impl ConfigSpace {
     }
 
     /// A cell writes configuration space.
-    pub fn write(
-        &mut self,
-        cell_id: u32,
-        at: ConfigAddress,
-        value: u32,
-        actions: &mut impl FnMut(ivshmem::Action),
-    ) -> Write {
-        if let Some((link, peer)) = self.links.function(cell_id, at.bdf) {
-            link.config_write(peer, at.offset, at.size, value, actions);
-            return Write::Done;
-        }
+    pub fn write(&mut self, cell_id: u32, at: ConfigAddress, value: u32) -> Write {
         match self.physical(at.bdf) {
             Some(function) if function.owner() == cell_id => function.write(at, value),
             None if cell_id == ROOT_CELL => Write::PassThrough,

@@ -74,8 +74,8 @@ fn twelve_peers_fit() {
 const READ: MemoryFlags = MemoryFlags::READ;
 const WRITE: MemoryFlags = MemoryFlags::READ.union(MemoryFlags::WRITE);
 
-/// Reads the record of a device in a cell with four regions.
-fn read(change: impl FnOnce(&mut [Memory; 4], &mut PciDevice)) -> Result<PeerSetup, SetupError> {
+/// A cell's configuration with four regions and a device.
+fn config(change: impl FnOnce(&mut [Memory; 4], &mut PciDevice)) -> Vec<u8> {
     let mut memory = [
         Memory::new(TABLE, 0x41f_f000, 0x1000, READ),
         Memory::new(0x5420_0000, 0x420_0000, 0x1000_0000, WRITE),
@@ -84,12 +84,34 @@ fn read(change: impl FnOnce(&mut [Memory; 4], &mut PciDevice)) -> Result<PeerSet
     ];
     let mut device = PciDevice::ivshmem(BDF, 0, 1, 2, 0x4372, 2);
     change(&mut memory, &mut device);
-    let devices = [device];
+    let devices = [PciDevice { kind: 1, ..PciDevice::default() }, device];
     let parts = CellParts { name: "rt", cpu_set: &[8], memory: &memory, pci_devices: &devices, ..CellParts::default() };
     let mut bytes = vec![0; parts.size()];
     parts.write(&mut bytes).unwrap();
+    bytes
+}
+
+/// Reads the record of the device.
+fn read(change: impl FnOnce(&mut [Memory; 4], &mut PciDevice)) -> Result<PeerSetup, SetupError> {
+    let bytes = config(change);
     let cell = CellConfig::parse(&bytes).unwrap();
-    PeerSetup::from_config(RT, &cell, &cell.pci_devices()[0])
+    PeerSetup::from_config(RT, &cell, &cell.pci_devices()[1])
+}
+
+#[test]
+fn a_cell_gets_all_its_functions_or_none() {
+    let mut links = Links::new();
+    let attach = |links: &mut Links, owner, bytes: &[u8]| {
+        links.attach_cell(owner, &CellConfig::parse(bytes).unwrap(), &mut |_| {})
+    };
+    let bytes = config(|_, _| {});
+    assert_eq!(attach(&mut links, RT, &bytes), Ok(()));
+    assert!(links.function(RT, BDF).is_some() && links.function(RT, 0).is_none(), "others are not its business");
+    assert_eq!(attach(&mut links, 7, &bytes), Err(LinkError::Attach(AttachError::Taken)));
+    let wrong = config(|_, device| device.shmem_peers = 0);
+    assert_eq!(attach(&mut links, 7, &wrong), Err(LinkError::Setup(SetupError::Peers)));
+    assert!(links.function(7, BDF).is_none());
+    assert_eq!(links.links().len(), 1);
 }
 
 #[test]
