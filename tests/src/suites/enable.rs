@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hypervisor_abi::config::SystemConfig;
 
+use super::commands;
 use super::support::same;
 use crate::suite::{Bench, Flavour, State, Suite, Wanted, case, said};
 
@@ -14,6 +15,8 @@ pub const SUITE: Suite = Suite {
     name: "enable",
     wanted: Some(Wanted::new(State::Installed)),
     cases: &[
+        case("hardware_check", commands::hardware_check),
+        case("configurations", commands::configurations),
         case("bad_configurations", bad_configurations),
         case("short_of_memory", short_of_memory),
         case("dmesg", |bench| bench.dmesg_is_clean()),

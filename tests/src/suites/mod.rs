@@ -1,6 +1,7 @@
 //! The suites, in the order in which they run.
 
 mod authority;
+mod commands;
 mod cycle;
 mod devices;
 mod enable;

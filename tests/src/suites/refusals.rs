@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 
+use super::commands;
 use super::support::same;
 use crate::suite::{Bench, State, Suite, Wanted, case, said};
 
@@ -27,11 +28,14 @@ pub const INSTALLED: Suite = Suite {
 pub const NO_SVM: Suite = Suite {
     name: "refusals-no-svm",
     wanted: Some(Wanted { cpu: Some("EPYC,-svm"), ..MACHINE }),
-    cases: &[case("enable", |bench| {
-        refused(bench, "crtos enable", &["SVM"])?;
-        nothing_left(bench)?;
-        bench.dmesg_is_clean()
-    })],
+    cases: &[
+        case("hardware_check", commands::hardware_without_svm),
+        case("enable", |bench| {
+            refused(bench, "crtos enable", &["SVM"])?;
+            nothing_left(bench)?;
+            bench.dmesg_is_clean()
+        }),
+    ],
 };
 
 /// No memory reserved.

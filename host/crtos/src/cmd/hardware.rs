@@ -30,18 +30,20 @@ pub fn hardware(arguments: &Arguments) -> Result<()> {
     let kvm = root.join(in_use.strip_prefix("/").unwrap_or(in_use));
     let kvm = std::fs::read_to_string(kvm).is_ok_and(|count| count.trim() != "0");
     let features = features(&cpuinfo, &Machine::read(root)?, kvm);
-    let mut missing = 0;
+    let mut missing = Vec::new();
     for feature in &features {
         let state = match (feature.there, feature.needed) {
             (true, _) => "yes",
             (false, true) => "NO",
             (false, false) => "no",
         };
-        missing += u32::from(!feature.there && feature.needed);
+        if !feature.there && feature.needed {
+            missing.push(feature.name);
+        }
         println!("{state:<4} {:<28} {}", feature.name, feature.why);
     }
-    if missing > 0 {
-        bail!("{missing} features are missing that are needed");
+    if !missing.is_empty() {
+        bail!("missing: {}", missing.join(", "));
     }
     Ok(())
 }
