@@ -23,9 +23,15 @@ pub const SUITE: Suite = Suite {
 const ROUND: &str = "crtos enable --memory 768M > took && crtos cell create && crtos cell load && crtos cell start &&
     [ \"$(crtos run /bin/echo up)\" = up ] && crtos cell shutdown && crtos cell destroy && crtos disable --unload";
 
+/// What Linux has: a line with the kilobytes, and one for each memory block that is off line.
+const HAS: &str = "grep MemTotal: /proc/meminfo; grep -L '^online' /sys/devices/system/memory/memory*/state || true";
+
 /// Bytes that Linux has.
 fn total(bench: &mut Bench<'_>) -> Result<u64> {
-    let line = bench.ok("grep MemTotal: /proc/meminfo")?;
+    bytes(&bench.ok("grep MemTotal: /proc/meminfo")?)
+}
+
+fn bytes(line: &str) -> Result<u64> {
     let kilobytes: u64 = line.split_whitespace().nth(1).context("a figure")?.parse()?;
     Ok(kilobytes << 10)
 }
@@ -49,15 +55,14 @@ fn refused(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Linux has what it had. When blocks are removed for the first time, it gains what describes their pages: that was set aside at
-/// boot, and comes from its memory from then on.
-fn restored(bench: &mut Bench<'_>, before: u64) -> Result<u64> {
-    let now = total(bench)?;
+/// Linux has what it had: `said` is what [`HAS`] printed. When blocks are removed for the first time, it gains what describes their
+/// pages: that was set aside at boot, and comes from its memory from then on.
+fn restored(said: &str, before: u64) -> Result<u64> {
+    let now = bytes(said)?;
     if now < before || now - before > (768 << 20) / 64 {
         bail!("Linux had {before} bytes, and has {now}");
     }
-    let off_line = bench.ok("grep -L '^online' /sys/devices/system/memory/memory*/state || true")?;
-    same("memory off line", off_line, String::new())?;
+    same("memory off line", said.lines().skip(1).count(), 0)?;
     Ok(now)
 }
 
@@ -67,7 +72,7 @@ fn three_times(bench: &mut Bench<'_>) -> Result<()> {
         bench.ok(ROUND)?;
         let took = bench.ok("grep -c '^took memory' took")?;
         same("blocks taken", took.trim(), "6")?;
-        let now = restored(bench, before)?;
+        let now = restored(&bench.ok(HAS)?, before)?;
         if round > 0 {
             same("memory of Linux after a later round", now, before)?;
         }
@@ -86,11 +91,18 @@ fn twenty_under_load(bench: &mut Bench<'_>) -> Result<()> {
          for round in $(seq 20); do
              ({ROUND}) || {{ echo round $round >&2; cat took >&2; kill $load $readers; exit 1; }}
              kill -0 $load || {{ echo the load has ended >&2; exit 1; }}
+             {HAS}; echo
          done
          kill $load $readers; wait $load; exit 0"
     ))?;
     if output.status != 0 {
         bail!("{}", said(&output));
     }
-    restored(bench, before).map(drop)
+    let said = String::from_utf8(output.stdout)?;
+    let rounds: Vec<&str> = said.trim_end().split("\n\n").collect();
+    same("rounds", rounds.len(), 20)?;
+    for (round, said) in (1..).zip(rounds) {
+        restored(said, before).with_context(|| format!("after round {round}"))?;
+    }
+    Ok(())
 }
