@@ -2,6 +2,7 @@
 //! host's files; their calls are made by the test.
 
 mod programs;
+mod recovery;
 mod threads;
 
 use crate::errno::{Errno, Result};

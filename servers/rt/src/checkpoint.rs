@@ -239,9 +239,16 @@ impl KeptHeap {
 /// Both ranges are mapped, page aligned, do not overlap, and the target is writable and used by nobody.
 unsafe fn copy_pages(from: usize, to: usize, pages: usize) {
     // An instruction of its own: what is copied are bytes of memory, whatever the language thinks of them.
+    #[cfg(target_os = "none")]
     // SAFETY: handed on to our caller; the direction flag is clear by the calling convention.
     unsafe {
         core::arch::asm!("rep movsq", inout("rsi") from => _, inout("rdi") to => _, inout("rcx") pages * (PAGE / 8) => _, options(nostack));
+    }
+    #[cfg(not(target_os = "none"))]
+    // SAFETY: handed on to our caller; nothing else looks there in the tests.
+    unsafe {
+        let (from, to) = (core::ptr::with_exposed_provenance::<u64>(from), core::ptr::with_exposed_provenance_mut(to));
+        core::ptr::copy_nonoverlapping(from, to, pages * (PAGE / 8));
     }
 }
 

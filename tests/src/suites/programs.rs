@@ -30,6 +30,7 @@ pub const RT: Suite = Suite {
         case("fifty", fifty),
         long("five_hundred", five_hundred),
         case("tools", tools),
+        case("given_up", given_up),
         case("crash_forbidden", crash_forbidden),
         case("dmesg", |bench| bench.dmesg_is_clean()),
     ],
@@ -134,6 +135,24 @@ fn ends(bench: &mut Bench<'_>) -> Result<()> {
         same(way, (output.status, String::from_utf8_lossy(&output.stdout).as_ref()), (status, said))?;
     }
     Ok(())
+}
+
+/// The personality dies more often than its manifest allows: it stays dead until it is started again. Who ran before cannot reach it and ends.
+fn given_up(bench: &mut Bench<'_>) -> Result<()> {
+    bench.ok("crtos run /bin/true")?;
+    let before = in_use(bench)?;
+    let script = r#"
+        crtos run /bin/sleep 1000 & sleep=$!
+        for i in $(seq 100); do [ $(crtos ps | grep -c sleep) = 1 ] && break; sleep 0.1; done
+        for i in $(seq 20); do
+            crtos server kill linux || exit 97
+            crtos server list | grep -q 'linux .* dead' && break
+        done
+        crtos server restart linux || exit 96
+        wait $sleep; echo $?
+        crtos run /bin/echo alive"#;
+    same("statuses", bench.ok(script)?, "137\nalive\n".into())?;
+    same("what is in use", in_use(bench)?, before)
 }
 
 fn scheduling(bench: &mut Bench<'_>) -> Result<()> {

@@ -18,6 +18,7 @@ use rt::{
 };
 
 const PAGE: u64 = 4096;
+const LARGE_PAGE: u64 = 2 << 20;
 /// The heap that a server has at least: its start information is decoded on it.
 const SMALLEST_HEAP: u64 = 16 << 10;
 /// Memory for a thread, its time and the roundings of an instance.
@@ -404,11 +405,13 @@ fn give_memory(
     if missing {
         place.table.copy(grant.slot, frame, rights, 0).say("copying the frame")?;
     }
+    let physical = frame.info().say("asking where it is")?.physical + page * PAGE;
     if vaddr != 0 {
-        place.space.map(frame, page, vaddr, size / PAGE, protection).say("mapping it")?;
+        // It stays mapped as a whole: large pages, where they fit, are mapped sooner.
+        let is_large = [vaddr, physical, size].iter().all(|value| value.is_multiple_of(LARGE_PAGE));
+        let large = if is_large { Protection::LARGE } else { Protection::empty() };
+        place.space.map(frame, page, vaddr, size / PAGE, protection | large).say("mapping it")?;
     }
-    granted.vaddr = vaddr;
-    granted.size = size;
-    granted.physical = frame.info().say("asking where it is")?.physical + page * PAGE;
+    (granted.vaddr, granted.size, granted.physical) = (vaddr, size, physical);
     Ok(())
 }

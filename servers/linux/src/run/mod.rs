@@ -23,7 +23,7 @@ use linux::recovery;
 use linux::server::{self, Server, Settings};
 use outbox::Outbox;
 use rt::checkpoint::{Found, KeptHeap, Taken};
-use rt::{Answer, Caller, Cap, Endpoint, Message, Replies, Start, journal, log};
+use rt::{Answer, Caller, Cap, Endpoint, Message, Replies, Rights, Start, journal, log};
 
 /// Callers that can be kept: each thread slot one.
 const CALLERS: usize = MAX_SLOTS;
@@ -44,12 +44,19 @@ struct Root {
 pub fn main(mut start: Start) -> ! {
     let vault =
         start.vault().map(|vault| KeptHeap::open(vault).expect("the manifest gives a vault that is large enough"));
+    // Init deletes what was copied of the endpoint if it leaves this server dead: nobody who runs can call it any more then.
+    let witness = start.slots.take().expect("the manifest gives slots");
+    let is_reachable = Start::CAP_TABLE.identify(witness).is_ok_and(|held| held.is_some());
+    if !is_reachable {
+        let copied = Start::CAP_TABLE.copy(witness, Start::ENDPOINT, Rights::WRITE, 0);
+        copied.map(drop).expect("copying the endpoint");
+    }
     let root = match vault {
         None => Box::leak(Box::new(begin(start, None))),
         Some((kept, Found::Nothing)) => first(start, kept),
         Some((kept, Found::Whole { torn, given, attempts, again })) => {
-            if attempts >= MAX_ATTEMPTS || torn && journal::is_full() {
-                log!("{attempts} crashes in a row: what was kept is given up");
+            if attempts >= MAX_ATTEMPTS || torn && journal::is_full() || !is_reachable {
+                log!("what was kept is given up, after {attempts} crashes in a row");
                 // Programs and Replies are made of it.
                 Start::CAP_TABLE.revoke(Start::UNTYPED.slot()).expect("taking back what was made");
                 first(start, kept)
