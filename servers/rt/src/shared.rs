@@ -291,6 +291,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "instructions of its own")]
     fn bytes_move() {
         let mapping = mapping(64);
         assert!(mapping.copy_in(3, b"abc") && mapping.copy_within(3, 20, 3) && mapping.fill(21, 1, b'x'));
@@ -300,6 +301,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "instructions of its own")]
     fn registers_are_words() {
         let mapping = mapping(32);
         mapping.device().write(12, 5);

@@ -10,7 +10,7 @@ use crate::run;
 use crate::tree::{Tree, say};
 
 /// Packages whose portable code is worth it and done in minutes; only their libraries.
-const PACKAGES: [&str; 4] = ["ipc", "hypervisor-abi", "kernel", "hypervisor"];
+const PACKAGES: [&str; 5] = ["ipc", "hypervisor-abi", "kernel", "hypervisor", "rt"];
 
 /// Property tests look for their files of earlier failures, and a hundredth of the usual cases must do: Miri is slow.
 const VARIABLES: [(&str, &str); 2] =

@@ -21,7 +21,7 @@ use linux::executor::Shell;
 use linux::memory::{Memory, Mirror, PAGE, Pages, Pool};
 use linux::recovery;
 use linux::server::{self, Server, Settings};
-use outbox::Outbox;
+use outbox::{EIO, Outbox};
 use rt::checkpoint::{Found, KeptHeap, Taken};
 use rt::{Answer, Caller, Cap, Endpoint, Message, Replies, Rights, Start, journal, log};
 
@@ -31,8 +31,6 @@ const CALLERS: usize = MAX_SLOTS;
 const DEFAULT_STACK: u64 = 2 << 20;
 /// Crashes in a row without a turn that came to its end, after which the state is given up.
 const MAX_ATTEMPTS: u64 = 3;
-/// Linux error: no answer can be had.
-const EIO: u64 = 5;
 
 /// All that is kept.
 struct Root {
@@ -132,8 +130,7 @@ impl Root {
         if given {
             // The one that it received with may keep a caller whose call was in no turn, or in the one that was undone.
             if let Some(reply) = self.replies.next() {
-                let (label, value) =
-                    if again { (reply_label::LOST, EIO.wrapping_neg()) } else { (reply_label::RETRY, 0) };
+                let (label, value) = if again { (reply_label::LOST, -EIO as u64) } else { (reply_label::RETRY, 0) };
                 // An error: it keeps nobody.
                 let _ = reply.reply(label, &[value]);
             }

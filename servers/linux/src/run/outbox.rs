@@ -13,8 +13,8 @@ use rt::{Caller, Cap, Endpoint, Replies, Reply, Start, Thread};
 
 /// Words of a request.
 const WORDS: usize = 11;
-/// Word 0 of a request that may have been made before.
-const AGAIN: u64 = vfs::SUBMIT_AGAIN;
+/// Linux error: no answer can be had.
+pub const EIO: i64 = 5;
 
 /// Something that others will see.
 #[derive(Clone, Copy)]
@@ -136,7 +136,7 @@ impl Outbox {
                 Output::End { memory } => expect("taking memory back", Start::CAP_TABLE.revoke(memory)),
                 Output::Request { label, mut words, count } => {
                     if again && label == vfs::SUBMIT {
-                        words[0] |= AGAIN;
+                        words[0] |= vfs::SUBMIT_AGAIN;
                     }
                     let error = match vfs.call(label, &words[..count]) {
                         Ok(answer) if answer.label() == vfs::OK => continue,
@@ -157,8 +157,6 @@ impl Outbox {
         self.inner.borrow_mut().outputs.clear();
     }
 }
-
-const EIO: i64 = 5;
 
 fn give_answer(reply: Cap<Reply>, label: u64, value: u64) {
     // An error means that the thread is no more, or has its answer: nobody is there to be told.
