@@ -1,25 +1,20 @@
 # Makes VM exits of one kind: kind and number are patched at 0x100ff0 by whoever loads it. Says so and halts when it is done.
 # 0 none (the loop alone), 1 CPUID, 2 hypercall, 3 PCI configuration read (two port accesses), 4 end of interrupt by the APIC's page,
-# 5 doorbell of the shared memory device at 00:0e.0, to vector 1 of peer 0.
+# 5 doorbell to the peer's handler, one for each answer, by the shared memory device at 00:0d.0; 6 is that peer.
 .include "inmate.inc"
+.include "apic.inc"
 
 .set FUNCTION, 0x80007000                       # enable, 00:0e.0
+.set LINK,     0x80006800                       # 00:0d.0
+.set MSIX,     0x60                             # its capability
 .set BAR0,     0xf0000000
+.set BAR1,     0xf0001000
+.set CONTROL,  BAR0 + 0x08
 .set DOORBELL, BAR0 + 0x0c
+.set ANSWERS,  0x52002000                       # output section of peer 0, which is rung
+.set VECTOR,   0x50
 
 main:
-    mov edx, 0xcf8
-    mov eax, FUNCTION + 0x10
-    out dx, eax
-    mov edx, 0xcfc
-    mov eax, BAR0
-    out dx, eax
-    mov edx, 0xcf8
-    mov eax, FUNCTION + 0x04
-    out dx, eax
-    mov edx, 0xcfc
-    mov eax, 2                                  # memory
-    out dx, eax
     mov ebp, [count]
     mov eax, [kind]
     jmp [table + eax * 4]
@@ -55,9 +50,13 @@ end_of_interrupt:
     jnz end_of_interrupt
     jmp done
 doorbell:
-    mov dword ptr [DOORBELL], 1
+    call registers
+0:  mov ebx, [ANSWERS]
+    mov dword ptr [DOORBELL], 1                 # vector 1 of peer 0
+1:  cmp [ANSWERS], ebx
+    je 1b
     dec ebp
-    jnz doorbell
+    jnz 0b
 done:
     lea esi, [text]
     call puts
@@ -65,9 +64,63 @@ done:
 0:  hlt
     jmp 0b
 
-text: .asciz "exits inmate: done\n"
+listener:
+    call registers
+    lea eax, [rung]
+    mov ecx, VECTOR
+    call gate
+    lidt [idt_pointer]
+    call apic_init
+    call apic_id
+    shl eax, 12
+    or eax, 0xfee00000
+    mov [BAR1 + 0x10], eax                      # vector 1: to this processor
+    mov dword ptr [BAR1 + 0x14], 0
+    mov dword ptr [BAR1 + 0x18], VECTOR
+    mov dword ptr [BAR1 + 0x1c], 0
+    mov ecx, LINK + MSIX
+    mov eax, 0x80000000
+    call config_write
+    mov dword ptr [CONTROL], 1
+    lea esi, [listens]
+    call puts
+    sti
+0:  jmp 0b
+rung:
+    inc dword ptr [ANSWERS]
+    push eax
+    push ecx
+    xor eax, eax
+    mov ecx, APIC_EOI
+    call apic_write
+    pop ecx
+    pop eax
+    iretd
+
+# Opens the register windows of the device.
+registers:
+    mov ecx, LINK + 0x10
+    mov eax, BAR0
+    call config_write
+    mov ecx, LINK + 0x14
+    mov eax, BAR1
+    call config_write
+    mov ecx, LINK + 0x04
+    mov eax, 6                                  # memory, bus master
+config_write:
+    push eax
+    mov edx, 0xcf8
+    mov eax, ecx
+    out dx, eax
+    pop eax
+    mov edx, 0xcfc
+    out dx, eax
+    ret
+
+text:    .asciz "exits inmate: done\n"
+listens: .asciz "exits inmate: listens\n"
 .balign 4
-table: .long none, cpuid_exit, hypercall, pci_read, end_of_interrupt, doorbell
+table: .long none, cpuid_exit, hypercall, pci_read, end_of_interrupt, doorbell, listener
 
 .org 0xff0
 kind:  .long 0

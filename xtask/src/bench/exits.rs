@@ -1,5 +1,5 @@
-//! How often guests exit, by reason: Linux idle and under load, and the real-time processor while a program wakes up 1000 times a
-//! second, on a machine in xAPIC mode and on one in x2APIC mode.
+//! How often guests exit, by reason: Linux idle and under load, what single acts of Linux take, and the real-time processor while a program
+//! wakes up 1000 times a second, on a machine in xAPIC mode and on one in x2APIC mode.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +19,22 @@ const LOAD: &str =
     "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet >/dev/null 2>&1 & echo $! > /tmp/load";
 const PROGRAM: &str = "crtos run /usr/bin/cyclictest -q -p 90 -i 1000 -D 300 >/tmp/cycles 2>&1 & echo $! > /tmp/program
     for round in $(seq 300); do crtos ps | grep -q cyclictest && exit 0; sleep 0.1; done; exit 1";
+
+/// Acts of Linux that need no exit: what, how many, and the program that does them on [`ITS_CPU`].
+const ACTS: [(&str, u64, &str); 3] = [
+    ("system_calls", 500_000, "import os\nfor _ in range(500000): os.getppid()"),
+    (
+        "page_faults",
+        100_000,
+        "import mmap\nfor _ in range(10):\n m = mmap.mmap(-1, 10000 * 4096)\n for at in range(0, len(m), 4096): m[at] = 1\n m.close()",
+    ),
+    ("timers", 3_000, "import time\nfor _ in range(3000): time.sleep(0.001)"),
+];
+const ITS_CPU: usize = 1;
+/// Interrupts that Linux sends to other processors: counted apart, with x2APIC.
+const SENT: &str = "msr_x2apic_icr";
+/// How `crtos cell stats` itself gets the figures: not counted.
+const ASKED: &str = "hypercall";
 
 /// Exits by reason.
 type Counts = BTreeMap<String, u64>;
@@ -43,6 +59,22 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
                     Figure::new(format!("hypervisor.exits.linux.{mode}.{name}.{reason}"), count, "per second")
                 },
             ));
+        }
+        for (name, count, program) in ACTS {
+            let before = counts(&mut vm, "root", Some(ITS_CPU))?;
+            text(&mut vm, &["taskset", "-c", &ITS_CPU.to_string(), "python3", "-c", program])?;
+            let after = counts(&mut vm, "root", Some(ITS_CPU))?;
+            let exits = |reason: &str| after.get(reason).unwrap_or(&0) - before.get(reason).unwrap_or(&0);
+            let own = after.keys().filter(|reason| !["total", ASKED, SENT].contains(&reason.as_str()));
+            let own = own.map(|reason| exits(reason)).sum();
+            let name = format!("hypervisor.exits.linux.{mode}.thousand_{name}");
+            let thousand = |name, exits: u64| Figure::new(name, (exits * 1000).div_ceil(count), "exits");
+            if x2apic {
+                figures.push(thousand(format!("{name}.sent"), exits(SENT)));
+                figures.push(thousand(name, own).at_most(0));
+            } else {
+                figures.push(thousand(name, own));
+            }
         }
         script(&mut vm, PROGRAM)?;
         // It maps its memory and reports its options first.

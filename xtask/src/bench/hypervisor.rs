@@ -24,6 +24,9 @@ const CPUS: usize = 4;
 /// The processor of cells.
 pub const OURS: usize = CPUS - 1;
 const MEMORY: (u64, u64) = (0x5100_0000, 4 << 20);
+/// The processor of the cell that doorbells go to.
+const PEER: usize = CPUS - 2;
+const MEMORY_OF_PEER: (u64, u64) = (0x5140_0000, 4 << 20);
 /// Exits of a long run and of a short one; their difference counts.
 const MANY: u32 = 6_000;
 const FEW: u32 = 1_000;
@@ -35,13 +38,15 @@ const PARAMETERS: usize = 0xff0;
 /// Where the image's header has the size of a per-CPU area.
 const PER_CPU: usize = 0x10;
 /// What the exits are, and the most instructions that one may take there and back.
-const KINDS: [(u32, &str, u64); 5] = [
-    (1, "cpuid", 600),
-    (2, "hypercall", 600),
-    (3, "pci_config", 2_000),
-    (4, "apic_write", 2_000),
-    (5, "doorbell", 3_000),
-];
+const KINDS: [(u32, &str, u64); 4] =
+    [(1, "cpuid", 600), (2, "hypercall", 600), (3, "pci_config", 2_000), (END_OF_INTERRUPT, "apic_write", 2_000)];
+const END_OF_INTERRUPT: u32 = 4;
+const DOORBELL: u32 = 5;
+const LISTENER: u32 = 6;
+/// What the quotients of two measurements may differ by.
+const ROUNDING: u64 = 8;
+/// The most instructions that a doorbell may take to the peer's handler.
+const DOORBELL_MOST: u64 = 3_000;
 
 /// Measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
@@ -84,13 +89,21 @@ fn instructions(tree: &Tree) -> Result<Vec<Figure>> {
     let composed = build::realm(tree, &build::manifest(tree, "default")?)?.directory.join("srtos.cell");
     let composed = fs::read(&composed).with_context(|| composed.display().to_string())?;
     let inmate = Inmate::new("exits", &[OURS as u32], MEMORY).passive().with_link(&composed)?;
+    let ringer = Inmate::new("exits", &[OURS as u32], MEMORY).passive().linked(1, 2);
+    let listener = Inmate::new("listener", &[PEER as u32], MEMORY_OF_PEER).passive().linked(0, 2);
     let mut bench = Bench { vm: &mut vm, counters, scratch };
     bench.file("exits.cell", &inmate.config()?)?;
+    bench.file("ringer.cell", &ringer.config()?)?;
+    bench.file("listener.cell", &listener.config()?)?;
     let mut figures = bench.lives()?;
     figures.extend(bench.round_trips()?);
+    figures.extend(bench.doorbell()?);
     guest::power_off(vm)?;
     Ok(figures)
 }
+
+/// How instructions are counted: all of each processor, or the hypervisor's.
+type Count = fn(&Counters, usize) -> Result<Vec<u64>>;
 
 struct Bench<'a> {
     vm: &'a mut Vm,
@@ -156,10 +169,10 @@ impl Bench<'_> {
     fn round_trips(&mut self) -> Result<Vec<Figure>> {
         text(self.vm, &["crtos", "enable"])?;
         text(self.vm, &["crtos", "cell", "create", &self.path("exits.cell")])?;
-        let empty = self.round(0)?;
+        let empty = self.round(0, Counters::read)?[OURS];
         let mut figures = Vec::new();
         for (kind, name, most) in KINDS {
-            let exit = self.round(kind)?.saturating_sub(empty);
+            let exit = self.round(kind, Counters::read)?[OURS].saturating_sub(empty);
             figures.push(Figure::new(format!("hypervisor.exit.{name}"), exit, "instructions").at_most(most));
         }
         text(self.vm, &["crtos", "cell", "destroy", "exits"])?;
@@ -167,29 +180,62 @@ impl Bench<'_> {
         Ok(figures)
     }
 
-    /// Instructions of one round of the inmate's loop.
-    fn round(&mut self, kind: u32) -> Result<u64> {
-        let (few, many) = (self.whole_run(kind, FEW)?, self.whole_run(kind, MANY)?);
-        Ok(many.saturating_sub(few) / u64::from(MANY - FEW))
+    /// Instructions of the hypervisor from the one that rings to the first of the handler, in another cell on another processor. Two
+    /// halves: what the exit takes the processor that rings, and what the other one takes. That one has an exit of its own for each
+    /// doorbell, behind the handler: the end of the interrupt, which is measured apart and does not count.
+    fn doorbell(&mut self) -> Result<[Figure; 3]> {
+        text(self.vm, &["crtos", "enable"])?;
+        text(self.vm, &["crtos", "cell", "create", &self.path("listener.cell")])?;
+        text(self.vm, &["crtos", "cell", "create", &self.path("ringer.cell")])?;
+        let end = self.round(END_OF_INTERRUPT, Counters::hypervisor)?[OURS];
+        self.start("listener", LISTENER, 0, "exits inmate: listens")?;
+        let each = self.round(DOORBELL, Counters::hypervisor)?;
+        for cell in ["exits", "listener"] {
+            text(self.vm, &["crtos", "cell", "destroy", cell])?;
+        }
+        text(self.vm, &["crtos", "disable"])?;
+        if each[PEER] + ROUNDING < end {
+            bail!("{} instructions of the peer for a doorbell, {end} for the end of its interrupt alone", each[PEER]);
+        }
+        let (rings, hears) = (each[OURS], each[PEER].saturating_sub(end));
+        let figure = |name: &str, value| Figure::new(format!("hypervisor.exit.{name}"), value, "instructions");
+        Ok([
+            figure("doorbell", rings + hears).at_most(DOORBELL_MOST),
+            figure("doorbell.ringing", rings),
+            figure("doorbell.peer", hears),
+        ])
     }
 
-    /// Instructions of the cell's processor in a whole run.
-    fn whole_run(&mut self, kind: u32, count: u32) -> Result<u64> {
+    /// Instructions of one round of the inmate's loop, on each processor, as `count` counts them.
+    fn round(&mut self, kind: u32, count: Count) -> Result<Vec<u64>> {
+        let (few, many) = (self.whole_run(kind, FEW, count)?, self.whole_run(kind, MANY, count)?);
+        Ok(many.iter().zip(&few).map(|(many, few)| many.saturating_sub(*few) / u64::from(MANY - FEW)).collect())
+    }
+
+    /// Instructions of a whole run.
+    fn whole_run(&mut self, kind: u32, rounds: u32, count: Count) -> Result<Vec<u64>> {
+        let before = count(&self.counters, CPUS)?;
+        self.start("exits", kind, rounds, "exits inmate: done")?;
+        let after = count(&self.counters, CPUS)?;
+        Ok(after.iter().zip(&before).map(|(after, before)| after - before).collect())
+    }
+
+    /// Starts the inmate in that cell, and waits until it says so.
+    fn start(&mut self, cell: &str, kind: u32, rounds: u32, until: &str) -> Result<()> {
         let mut inmate = fs::read(self.scratch.join("exits.bin"))?;
-        let parameters = [kind, count].map(u32::to_le_bytes).concat();
+        let parameters = [kind, rounds].map(u32::to_le_bytes).concat();
         inmate.get_mut(PARAMETERS..PARAMETERS + 8).context("the inmate has parameters")?.copy_from_slice(&parameters);
         self.file("this.bin", &inmate)?;
-        text(self.vm, &["crtos", "cell", "load", "exits", &self.path("this.bin")])?;
+        text(self.vm, &["crtos", "cell", "load", cell, &self.path("this.bin")])?;
         let said = self.vm.console()?.len();
-        let before = self.counters.read(CPUS)?[OURS];
-        text(self.vm, &["crtos", "cell", "start", "exits"])?;
+        text(self.vm, &["crtos", "cell", "start", cell])?;
         let limit = Instant::now() + PATIENCE;
-        while !self.vm.console()?.get(said..).is_some_and(|new| new.contains("exits inmate: done")) {
+        while !self.vm.console()?.get(said..).is_some_and(|new| new.contains(until)) {
             if Instant::now() > limit {
-                bail!("the inmate does not end; logs in {}", self.vm.logs().display());
+                bail!("the inmate does not say \"{until}\"; logs in {}", self.vm.logs().display());
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(self.counters.read(CPUS)?[OURS] - before)
+        Ok(())
     }
 }
