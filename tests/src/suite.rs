@@ -57,6 +57,8 @@ pub struct Wanted {
     pub cpu: Option<&'static str>,
     /// Whether Linux and the cells use x2APIC, on a QEMU that emulates it.
     pub x2apic: bool,
+    /// Whether time is counted in instructions, all processors' together, so that a busy host takes none of it.
+    pub counting: bool,
     /// Added to the kernel's command line.
     pub option: Option<&'static str>,
     /// MiB of memory.
@@ -81,6 +83,7 @@ impl Wanted {
             option: None,
             memory: 2048,
             x2apic: false,
+            counting: false,
             reserved: true,
             devices: &[],
             lan: None,

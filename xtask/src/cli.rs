@@ -32,6 +32,8 @@ pub enum Verb {
     Srtos(Srtos),
     /// Kill servers at random while programs run, and see that nothing is lost.
     Chaos(Chaos),
+    /// Draw the timeline of one kill of a server, from a real run.
+    Picture(Picture),
     /// Measure.
     Bench(Bench),
     /// Work with images and manifests (what `crtos image` does).
@@ -182,6 +184,14 @@ pub struct Chaos {
     /// How many servers are killed, however long it takes.
     #[arg(long, value_name = "N", conflicts_with = "minutes")]
     pub kills: Option<u64>,
+}
+
+/// `./x picture`
+#[derive(Args)]
+pub struct Picture {
+    /// Where the drawing (SVG) goes; the one in docs/ if absent.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// `./x image`

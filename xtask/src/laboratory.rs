@@ -34,6 +34,9 @@ impl Builder for Laboratory<'_> {
         if wanted.x2apic {
             guest::use_x2apic(self.tree, &mut machine)?;
         }
+        if wanted.counting {
+            guest::count_time(self.tree, &mut machine)?;
+        }
         if let Some(cpu) = wanted.cpu {
             machine.cpu = cpu.to_owned();
         }

@@ -3,6 +3,7 @@
 mod authority;
 mod commands;
 mod cycle;
+mod deadlines;
 mod devices;
 mod enable;
 mod escape;
@@ -30,6 +31,9 @@ pub const CRASH_MACHINE: Wanted = Wanted { manifest: "crash", ..Wanted::new(Stat
 
 pub use hostile::TRESPASS;
 
+/// The same where time is counted, so that deadlines can be judged. The processors take turns: as few as there can be.
+pub const COUNTING_MACHINE: Wanted = Wanted { counting: true, cpus: 2, ..CRASH_MACHINE };
+
 /// All suites.
 pub const ALL: &[&Suite] = &[
     &plain::RT,
@@ -41,6 +45,7 @@ pub const ALL: &[&Suite] = &[
     &programs::RT,
     &signals::RT,
     &servers::RT,
+    &deadlines::SUITE,
     &hostile::SUITE,
     &cycle::RT,
     &enable::SUITE,

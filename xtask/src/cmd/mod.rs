@@ -5,6 +5,7 @@ mod chaos;
 mod demo;
 mod image;
 mod machine;
+mod picture;
 mod srtos;
 mod test;
 
@@ -26,6 +27,7 @@ pub fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Vm(options) => machine::vm(&tree, options),
         Verb::Srtos(options) => srtos::run(&tree, options),
         Verb::Chaos(options) => chaos::run(&tree, options),
+        Verb::Picture(options) => picture::run(&tree, options),
         Verb::Bench(options) => bench::run(&tree, options),
         Verb::Image(options) => image::run(&tree, options),
         Verb::Build(options) => {
