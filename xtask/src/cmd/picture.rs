@@ -81,7 +81,8 @@ fn draw(run: &Run) -> Result<String> {
     ensure!(khz > 0 && died < started, "it was not killed: died at {died}, started at {started}");
     let ms = |ticks: u64| (ticks as f64 - died as f64) / khz as f64;
     let down = ms(started);
-    let held = run.calls.iter().find(|(from, to)| *from < started && *to > died);
+    // The one that waited for it: not the one that it had just answered.
+    let held = run.calls.iter().filter(|(from, to)| *from < started && *to > died).max_by_key(|(from, to)| to - from);
     let Some(&(_, last)) = held else { bail!("no call was under way while it was dead") };
     let whole = ms(last.max(started));
     let margin = (0.6 * whole).max(3.0);
@@ -105,7 +106,7 @@ fn draw(run: &Run) -> Result<String> {
         let top = ROWS[row];
         writeln!(
             out,
-            r#"<rect x="{left:.1}" y="{top}" width="{width:.1}" height="{HIGH}" fill="{colour}"><title>{title}</title></rect>"#
+            r##"<rect x="{left:.1}" y="{top}" width="{width:.1}" height="{HIGH}" fill="{colour}" stroke="#fff" stroke-width="0.6"><title>{title}</title></rect>"##
         )
     };
     bar(first, 0.0, 0, "#9cc79c", "the old instance")?;
@@ -116,7 +117,8 @@ fn draw(run: &Run) -> Result<String> {
         bar(ms(from), ms(to), 1, colour, &format!("{:.2} ms", ms(to) - ms(from)))?;
     }
     for &beat in &beats {
-        bar(ms(beat), ms(beat), 2, "#445", &format!("{:.2} ms", ms(beat)))?;
+        let (at, top) = (x(ms(beat)), ROWS[2]);
+        writeln!(out, r##"<path d="M{at:.1} {top}v{HIGH}" stroke="#445" stroke-width="2"/>"##)?;
     }
     let label = |out: &mut String, row: usize, title: &str, below: &str| {
         let top = ROWS[row];
