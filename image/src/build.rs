@@ -16,7 +16,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Findings};
 use crate::elf_file::{Kernel, Program, read_file};
 use crate::layout::Layout;
 use crate::machine::{Machine, MachineError};
-use crate::manifest::{Manifest, Source};
+use crate::manifest::{Idle, Manifest, Source};
 use crate::{cell, check, pvh, symbols, system};
 
 const PAGE: u64 = 4096;
@@ -269,6 +269,7 @@ pub fn lay_out(
         console_ring: ring,
         console_ring_size: ring_size,
         first_priority: (*manifest.init.priority.get_ref()).into(),
+        polls: u64::from(manifest.system.idle == Idle::Poll),
         build_id: [0; 32],
         manifest_digest: Sha256::digest(&source.text).into(),
         ranges,

@@ -88,6 +88,20 @@ pub struct System {
     pub name: Spanned<String>,
     /// Most bytes that the image may have.
     pub image_limit: Option<Spanned<Size>>,
+    /// What the processor does while it has nothing to do.
+    #[serde(default)]
+    pub idle: Idle,
+}
+
+/// What a processor does while it has nothing to do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Idle {
+    /// It waits for an interrupt.
+    #[default]
+    Halt,
+    /// It looks at the time, again and again.
+    Poll,
 }
 
 /// The cell that it runs in.

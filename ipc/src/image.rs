@@ -14,7 +14,7 @@ pub const KERNEL_MAGIC: [u8; 8] = *b"CRTOSKRN";
 /// [`ImageHeader::magic`].
 pub const IMAGE_MAGIC: [u8; 8] = *b"CRTOSIMG";
 /// [`ImageHeader::version`].
-pub const IMAGE_VERSION: u32 = 1;
+pub const IMAGE_VERSION: u32 = 2;
 
 /// What the kernel binary says of itself, and where the composer tells it the rest.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -115,6 +115,8 @@ pub struct ImageHeader {
     pub console_ring_size: u64,
     /// Priority of the first process.
     pub first_priority: u64,
+    /// 1 if the processor polls while it has nothing to do, 0 if it halts.
+    pub polls: u64,
     /// Identifies this build: digest of everything composed.
     pub build_id: [u8; 32],
     /// Digest of the manifest.

@@ -133,8 +133,10 @@ pub struct MessageBuffer {
     pub registers: Registers,
     /// Kept by the server's event loop for the supervisor, who believes nothing in it either.
     pub trace: Trace,
+    /// TSC ticks by which deadlines of this thread may be late while less urgent threads keep a processor busy that otherwise polls.
+    pub slack: u64,
     /// Rest of the page.
-    pub reserved: [u8; 4096 - 8 - 8 * MAX_WORDS - 32 - size_of::<Registers>() - size_of::<Trace>()],
+    pub reserved: [u8; 4096 - 16 - 8 * MAX_WORDS - 32 - size_of::<Registers>() - size_of::<Trace>()],
 }
 
 /// What an event loop notes of itself: how far it has come, and what it took last.

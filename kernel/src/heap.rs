@@ -6,8 +6,12 @@
 //! thirty nodes, whatever keys users choose, and nothing has to be balanced. Neighbours in memory part at once.
 
 use crate::memory::Ref;
+use arrayvec::ArrayVec;
 use core::cell::Cell;
 use core::marker::PhantomData;
+
+/// Nodes that a search looks at.
+pub const MOST: usize = 8;
 
 /// The links of a node in one heap. Zeroed memory: in no heap.
 #[repr(C)]
@@ -166,6 +170,23 @@ impl<A: Adapter> Heap<A> {
         self.root.set(None);
     }
 
+    /// The smallest value of any node, where none is below the node's key. `None`: more nodes than [`MOST`] would have to be looked at.
+    pub fn smallest(&self, value: impl Fn(&A::Node) -> u64) -> Option<u64> {
+        let mut smallest = u64::MAX;
+        let mut left = ArrayVec::<Ref<A::Node>, MOST>::new();
+        left.extend(self.first());
+        for _ in 0..MOST {
+            let Some(node) = left.pop() else { break };
+            if A::links(&node).key.get() < smallest {
+                smallest = smallest.min(value(&node));
+                for child in A::links(&node).children.iter().filter_map(Cell::get) {
+                    left.try_push(child).ok()?;
+                }
+            }
+        }
+        left.is_empty().then_some(smallest)
+    }
+
     /// Calls `visit` for every node, after checking that it is where it belongs. Takes as long as the heap is large.
     #[cfg(any(test, feature = "invariants"))]
     pub fn check(&self, visit: &mut dyn FnMut(Ref<A::Node>)) {
@@ -213,6 +234,28 @@ mod tests {
         let mut count = 0;
         heap.check(&mut |_| count += 1);
         count
+    }
+
+    #[test]
+    fn the_smallest_value_is_found_or_too_many_would_have_to_be_looked_at() {
+        let nodes: Vec<Node> = (0..MOST).map(|_| Node { links: Links::new() }).collect();
+        let heap: Heap<ByKey> = Heap::new();
+        assert_eq!(heap.smallest(|_| 0), Some(u64::MAX));
+        for (key, node) in nodes.iter().enumerate() {
+            heap.insert(Ref::from(node), key as u64);
+            let keys = 0..=key as u64;
+            assert_eq!(heap.smallest(|node| node.links.key.get() + 3), Some(3));
+            // Only the last one has a value.
+            let value = |node: &Node| if node.links.key.get() == key as u64 { 100 } else { u64::MAX };
+            assert_eq!(heap.smallest(value), Some(100), "of {keys:?}");
+            // The first one's is large.
+            let value = |node: &Node| if node.links.key.get() == 0 { 9 } else { node.links.key.get() + 1 };
+            assert_eq!(heap.smallest(value), Some(if key == 0 { 9 } else { 2 }));
+        }
+        let more = Node { links: Links::new() };
+        heap.insert(Ref::from(&more), 50);
+        assert_eq!(heap.smallest(|_| u64::MAX), None);
+        assert_eq!(heap.smallest(|node| node.links.key.get()), Some(0));
     }
 
     #[test]

@@ -137,6 +137,8 @@ pub struct Machine {
     pub in_cell: bool,
     /// Physical address of the image header.
     pub image_header: u64,
+    /// Whether the processor polls while it has nothing to do.
+    pub polls: bool,
 }
 
 /// All of the kernel's state.
@@ -167,7 +169,7 @@ impl Kernel {
             spaces: List::new(),
             sweep: Cell::new(None),
             first: Cell::new(None),
-            machine: Cell::new(Machine { tsc_khz: 0, in_cell: false, image_header: 0 }),
+            machine: Cell::new(Machine { tsc_khz: 0, in_cell: false, image_header: 0, polls: false }),
         }
     }
 

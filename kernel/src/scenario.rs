@@ -1,5 +1,6 @@
 //! Tests of the kernel as a whole, on the host: calls go in by registers and come out by registers.
 
+mod idle;
 mod irqs;
 mod memory;
 mod messages;

@@ -23,7 +23,31 @@ pub fn now() -> u64 {
     0
 }
 
-pub fn set_timer(_deadline: u64) {}
+#[cfg(test)]
+std::thread_local! {
+    /// What the timer was set to, one after the other.
+    static TIMER: core::cell::RefCell<std::vec::Vec<u64>> = const { core::cell::RefCell::new(std::vec::Vec::new()) };
+}
+
+/// What the timer has been set to since this was last asked.
+#[cfg(test)]
+pub fn take_timer() -> std::vec::Vec<u64> {
+    TIMER.take()
+}
+
+pub fn set_timer(_deadline: u64) {
+    #[cfg(test)]
+    TIMER.with_borrow_mut(|timer| timer.push(_deadline));
+}
+/// Ticks that pass while the processor polls.
+#[cfg(test)]
+pub const MOMENT: u64 = 7;
+pub fn relax() {
+    #[cfg(test)]
+    set_now(now() + MOMENT);
+    #[cfg(not(test))]
+    panic!("nobody is ready");
+}
 pub fn idle() {
     panic!("nobody is ready");
 }

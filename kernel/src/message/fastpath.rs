@@ -261,6 +261,10 @@ pub fn reply_receive<const SIMPLE: bool>(
     if !endpoint.is_empty() || (SIMPLE && caller.has_deadline.get()) {
         return None;
     }
+    // The caller may be less urgent than somebody whose deadline did not concern this thread.
+    if k.cpu.attention.get() {
+        return None;
+    }
     if thread.bound.get().is_some_and(|notification| notification.is_signalled()) {
         return None;
     }

@@ -192,6 +192,8 @@ pub struct Thread {
     pub lent_out: Cell<u64>,
     /// The deadline, if it has one.
     pub deadline: Cell<u64>,
+    /// How much later it may be while somebody less urgent runs, if the processor polls.
+    pub slack: Cell<u64>,
     /// A fault's words.
     pub fault: [Cell<u64>; 6],
     /// Ready queue, notification queue or list of the dying.

@@ -2,6 +2,11 @@
 //!
 //! The current thread is in no queue. It is put back at the front when it is preempted, at the end when its quantum is over or it
 //! yields. There is no tick: the timer is set to the next deadline, end of quantum or refill, if there is one.
+//!
+//! A processor that polls while nobody is ready looks at the time itself: the timer is set only for what has to interrupt the current
+//! thread. That is not so for the deadline of somebody less urgent: it is looked for as soon as the thread gives the processor up, for
+//! which the scheduler has to be asked ([`Cpu::attention`](crate::kernel::Cpu) stays set). The timer is never set back: what was taken back,
+//! or dealt with by polling, makes it come for nothing once.
 
 pub mod ready;
 pub mod timeouts;
@@ -13,6 +18,7 @@ use crate::memory::Ref;
 use crate::object::irq;
 use crate::object::thread::State;
 use crate::object::{SchedContext, Thread};
+use core::cell::Cell;
 use ipc::Error;
 
 /// A thread that waited, or was stopped, may run.
@@ -149,23 +155,42 @@ pub fn rotate(k: &Kernel) {
 pub fn interrupt(k: &Kernel, vector: u8) {
     if vector == arch::TIMER_VECTOR {
         k.cpu.armed.set(u64::MAX);
-        charge(k);
-        if let Some(current) = k.cpu.current.get() {
-            fault::budget(k, current);
-        }
-        let now = k.cpu.stamp.get();
-        timeouts::expire(k, now);
-        for _ in 0..8 {
-            match k.cpu.exhausted.first() {
-                Some(time) if time.refill_at.get() <= now => {
-                    k.cpu.exhausted.remove(time);
-                    time.revive(k, now);
-                }
-                _ => break,
-            }
-        }
+        deal_with_time(k);
     } else if let Some(irq) = vector.checked_sub(irq::FIRST_VECTOR).and_then(|index| k.irqs.get(usize::from(index))) {
         irq.fire(k);
+    }
+}
+
+/// Deals with what is due, or with a bounded part of it.
+fn deal_with_time(k: &Kernel) {
+    charge(k);
+    if let Some(current) = k.cpu.current.get() {
+        fault::budget(k, current);
+    }
+    let now = k.cpu.stamp.get();
+    timeouts::expire(k, now);
+    for _ in 0..8 {
+        match k.cpu.exhausted.first() {
+            Some(time) if time.refill_at.get() <= now => {
+                k.cpu.exhausted.remove(time);
+                time.revive(k, now);
+            }
+            _ => break,
+        }
+    }
+}
+
+/// Waits until something is due or an interrupt has come, without the timer.
+fn poll(k: &Kernel) {
+    let next = next_event(k, None, first_deadline(k));
+    loop {
+        arch::relax();
+        if k.cpu.has_interrupt() {
+            return;
+        }
+        if k.cpu.now() >= next {
+            return deal_with_time(k);
+        }
     }
 }
 
@@ -184,14 +209,17 @@ pub fn settle(k: &Kernel) -> Ref<Thread> {
         while let Some(vector) = k.cpu.take_interrupt() {
             interrupt(k, vector);
         }
-        let chosen = choose(k);
-        arm(k, chosen);
-        match chosen {
+        match choose(k) {
             Some(thread) => {
                 k.cpu.attention.set(false);
+                arm(k, Some(thread));
                 return thread;
             }
-            None => arch::idle(),
+            None if k.machine.get().polls => poll(k),
+            None => {
+                arm(k, None);
+                arch::idle();
+            }
         }
     }
 }
@@ -226,11 +254,27 @@ fn choose(k: &Kernel) -> Option<Ref<Thread>> {
 }
 
 /// Sets the timer to the next thing that is due, if that is sooner than what it is set to.
+#[inline(always)]
 fn arm(k: &Kernel, current: Option<Ref<Thread>>) {
-    let mut next = u64::MAX;
-    if let Some(thread) = k.cpu.timeouts.first() {
-        next = thread.deadline.get();
-    }
+    if k.machine.get().polls { arm_polling(k, current) } else { arm_by(k, next_event(k, current, first_deadline(k))) }
+}
+
+/// The same on a processor that polls.
+#[cold]
+#[inline(never)]
+fn arm_polling(k: &Kernel, current: Option<Ref<Thread>>) {
+    let deadline = current.map_or(u64::MAX, |current| interrupting(k, &current));
+    arm_by(k, next_event(k, current, deadline));
+}
+
+fn first_deadline(k: &Kernel) -> u64 {
+    k.cpu.timeouts.first().map_or(u64::MAX, |thread| thread.deadline.get())
+}
+
+/// When something is due if this thread goes on, with this deadline of another one; `u64::MAX`: never.
+#[inline(always)]
+fn next_event(k: &Kernel, current: Option<Ref<Thread>>, deadline: u64) -> u64 {
+    let mut next = deadline;
     if let Some(time) = k.cpu.exhausted.first() {
         next = next.min(time.refill_at.get());
     }
@@ -239,7 +283,26 @@ fn arm(k: &Kernel, current: Option<Ref<Thread>>) {
     {
         next = next.min(time.next_event(k.cpu.stamp.get()));
     }
-    arm_by(k, next);
+    next
+}
+
+/// When somebody who waits has to interrupt this thread, on a processor that polls.
+fn interrupting(k: &Kernel, current: &Thread) -> u64 {
+    let priority = current.priority();
+    let left_out = Cell::new(u64::MAX);
+    let latest = |thread: &Thread| {
+        if thread.priority() >= priority {
+            return thread.deadline.get().saturating_add(thread.slack.get());
+        }
+        left_out.set(left_out.get().min(thread.deadline.get()));
+        u64::MAX
+    };
+    // Among very many, the first one of all will do: the timer then comes too early at worst.
+    let next = k.cpu.timeouts.smallest(latest).unwrap_or_else(|| first_deadline(k));
+    if left_out.get() < next {
+        k.cpu.attention.set(true);
+    }
+    next
 }
 
 /// The timer comes at `next` at the latest.

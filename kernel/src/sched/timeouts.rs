@@ -3,13 +3,17 @@
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::object::Thread;
-use ipc::Error;
+use core::mem::offset_of;
+use ipc::{Error, MessageBuffer};
 
 /// Lets the wait of a thread end at a point in time.
 pub fn start(k: &Kernel, thread: Ref<Thread>, deadline: u64) {
     k.cpu.reschedule();
     thread.deadline.set(deadline);
     thread.has_deadline.set(true);
+    if k.machine.get().polls {
+        thread.slack.set(thread.message_buffer().map_or(0, |buffer| buffer.read(offset_of!(MessageBuffer, slack) / 8)));
+    }
     k.cpu.timeouts.insert(thread, deadline);
 }
 

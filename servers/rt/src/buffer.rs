@@ -38,6 +38,12 @@ pub fn set_deadline(tsc: u64) {
     write(offset_of!(MessageBuffer, deadline), tsc);
 }
 
+/// From now on, deadlines of this thread may be so many ticks late where the processor polls when it is idle and less urgent threads keep it
+/// busy: it then has not to be interrupted for each of them.
+pub fn set_slack(ticks: u64) {
+    write(offset_of!(MessageBuffer, slack), ticks);
+}
+
 /// Message word `index` (8–63) of the message received last.
 pub fn word(index: usize) -> u64 {
     assert!((REGISTER_WORDS..MAX_WORDS).contains(&index));

@@ -19,7 +19,8 @@ pub const SUITE: Suite = Suite {
     cases: &[
         case("default", |bench| boots(bench, "default")),
         case("minimal", |bench| boots(bench, "minimal")),
-        case("device", device),
+        case("device", |bench| device(bench, EDU, "edu")),
+        case("polling_idle", polling_idle),
         case("kernel", |bench| said(bench, "selftest: all passed")),
         case("crime_null_read", |bench| verdict(bench, "read of nothing")),
         case("crime_read_only_write", |bench| verdict(bench, "write to read-only")),
@@ -94,10 +95,28 @@ memory = [{ region = "registers", access = "rw" }]
 irqs = [{ name = "done", device = "edu", vector = 0, bits = 4 }]
 "#;
 
-fn device(bench: &mut Bench<'_>) -> Result<()> {
-    let manifest = bench.scratch.join("edu.toml");
-    std::fs::write(&manifest, EDU)?;
-    let mut machine = bench.builder.standalone(&manifest.to_string_lossy(), "edu")?;
+/// A server that wakes up by deadlines.
+const HEARTBEAT: &str = r#"
+[[server]]
+name = "heartbeat"
+priority = 90
+stack = "32 KiB"
+untyped = "64 KiB"
+vault = "4 KiB"
+console = true
+args = ["period-ms=2", "report=500"]
+"#;
+
+/// Interrupts come and deadlines pass on a processor that does not halt.
+fn polling_idle(bench: &mut Bench<'_>) -> Result<()> {
+    let manifest = EDU.replace("[system]", "[system]\nidle = \"poll\"") + HEARTBEAT;
+    device(bench, &manifest, "polling")
+}
+
+fn device(bench: &mut Bench<'_>, text: &str, name: &str) -> Result<()> {
+    let manifest = bench.scratch.join(format!("{name}.toml"));
+    std::fs::write(&manifest, text)?;
+    let mut machine = bench.builder.standalone(&manifest.to_string_lossy(), name)?;
     machine.arguments.extend(["-device", "edu,addr=04.0"].map(Into::into));
     let mut running = machine.boot()?;
     same("registers", running.wait_for("edu: identity", LIMIT)?, "edu: identity 0x10000ed, inverse 0xedcba987".into())?;
@@ -105,7 +124,11 @@ fn device(bench: &mut Bench<'_>) -> Result<()> {
         let line = running.wait_for("edu: interrupt", LIMIT)?;
         same("interrupt", line, format!("edu: interrupt {number}: bits 0x4, cause {number:#x}"))?;
     }
-    running.wait_for("edu: done", LIMIT).map(drop)
+    running.wait_for("edu: done", LIMIT)?;
+    if text.contains(HEARTBEAT) {
+        running.wait_for("heartbeat: beat 500", LIMIT)?;
+    }
+    Ok(())
 }
 
 fn boots(bench: &mut Bench<'_>, manifest: &str) -> Result<()> {

@@ -1,7 +1,10 @@
 //! How often guests exit, by reason: Linux idle and under load, what single acts of Linux take, and the real-time processor while a program
-//! wakes up 1000 times a second, on a machine in xAPIC mode and on one in x2APIC mode.
+//! wakes up 1000 times a second, on a machine in xAPIC mode, on one in x2APIC mode, and on one in xAPIC mode whose real-time processor polls
+//! while it is idle.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -10,15 +13,34 @@ use tests::vm::Vm;
 use super::Figure;
 use super::hypervisor::{OURS, machine};
 use super::realm::text;
-use crate::guest;
 use crate::tree::Tree;
+use crate::{build, guest};
 
 /// How long it is looked.
 const SPAN: Duration = Duration::from_secs(10);
 const LOAD: &str =
     "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet >/dev/null 2>&1 & echo $! > /tmp/load";
-const PROGRAM: &str = "crtos run /usr/bin/cyclictest -q -p 90 -i 1000 -D 300 >/tmp/cycles 2>&1 & echo $! > /tmp/program
-    for round in $(seq 300); do crtos ps | grep -q cyclictest && exit 0; sleep 0.1; done; exit 1";
+/// Programs that wake up 1000 times a second, and what their figures are called by. That of `cyclictest` has a second, less urgent thread,
+/// which wakes up 100 times a second.
+const PROGRAMS: [(&str, &str, &str); 2] = [
+    ("", "cyclictest", "/usr/bin/cyclictest -q -p 90 -i 1000 -D 300"),
+    (
+        "nanosleep.",
+        "perl",
+        "/usr/bin/perl -e '$SIG{INT} = sub { print \"$n\"; exit }; $p = pack(\"l\", 90); syscall(144, 0, 1, $p) == 0 or die;
+            $t = pack(\"qq\", 0, 1000000); syscall(35, $t, 0), $n++ while 1'",
+    ),
+];
+/// A second, of the program without a second thread.
+const POLLING: u64 = 39;
+
+/// A machine that is measured.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Xapic,
+    X2apic,
+    Poll,
+}
 
 /// Acts of Linux that need no exit: what, how many, and the program that does them on [`ITS_CPU`].
 const ACTS: [(&str, u64, &str); 3] = [
@@ -39,62 +61,105 @@ const ASKED: &str = "hypercall";
 /// Exits by reason.
 type Counts = BTreeMap<String, u64>;
 
-/// Measures on both machines.
+/// Measures on all machines.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for x2apic in [false, true] {
-        let mode = if x2apic { "x2apic" } else { "xapic" };
-        let mut machine = machine(tree, &format!("bench-{mode}"))?;
-        if x2apic {
+    for (mode, name) in [(Mode::Xapic, "xapic"), (Mode::X2apic, "x2apic"), (Mode::Poll, "poll")] {
+        let manifest = if mode == Mode::Poll { polling(tree)? } else { build::manifest(tree, "default")? };
+        let mut machine = machine(tree, &format!("bench-{name}"), manifest)?;
+        if mode == Mode::X2apic {
             guest::use_x2apic(tree, &mut machine)?;
         }
         let mut vm = guest::boot(&machine)?;
         guest::bring_up(&mut vm)?;
-        for (name, start, stop) in [("idle", "true", "true"), ("load", LOAD, "kill $(cat /tmp/load)")] {
-            script(&mut vm, start)?;
-            let counts = rates(&mut vm, "root", None)?;
-            script(&mut vm, stop)?;
-            figures.extend(counts.into_iter().filter(|(reason, count)| *count > 0 || reason == "total").map(
-                |(reason, count)| {
-                    Figure::new(format!("hypervisor.exits.linux.{mode}.{name}.{reason}"), count, "per second")
-                },
-            ));
+        if mode != Mode::Poll {
+            figures.extend(linux(&mut vm, name)?);
+            figures.extend(acts(&mut vm, name, mode == Mode::X2apic)?);
         }
-        for (name, count, program) in ACTS {
-            let before = counts(&mut vm, "root", Some(ITS_CPU))?;
-            text(&mut vm, &["taskset", "-c", &ITS_CPU.to_string(), "python3", "-c", program])?;
-            let after = counts(&mut vm, "root", Some(ITS_CPU))?;
-            let exits = |reason: &str| after.get(reason).unwrap_or(&0) - before.get(reason).unwrap_or(&0);
-            let own = after.keys().filter(|reason| !["total", ASKED, SENT].contains(&reason.as_str()));
-            let own = own.map(|reason| exits(reason)).sum();
-            let name = format!("hypervisor.exits.linux.{mode}.thousand_{name}");
-            let thousand = |name, exits: u64| Figure::new(name, (exits * 1000).div_ceil(count), "exits");
-            if x2apic {
-                figures.push(thousand(format!("{name}.sent"), exits(SENT)));
-                figures.push(thousand(name, own).at_most(0));
-            } else {
-                figures.push(thousand(name, own));
+        for (program, process, command) in PROGRAMS {
+            for (reason, count) in real_time(&mut vm, process, command)? {
+                let figure =
+                    Figure::new(format!("hypervisor.exits.rt_cpu.{name}.{program}{reason}"), count, "per second");
+                figures.push(match mode {
+                    Mode::X2apic => figure.at_most(0),
+                    Mode::Poll if !program.is_empty() => figure.at_most(POLLING),
+                    _ => figure,
+                });
             }
-        }
-        script(&mut vm, PROGRAM)?;
-        // It maps its memory and reports its options first.
-        std::thread::sleep(Duration::from_secs(2));
-        let counts = rates(&mut vm, "srtos", Some(OURS))?;
-        let cycles = script(
-            &mut vm,
-            "kill -INT $(cat /tmp/program); tail --pid=$(cat /tmp/program) -f /dev/null; cat /tmp/cycles",
-        )?;
-        if tests::cyclictest::parse(&cycles)?.cycles < 1000 {
-            bail!("the program did not wake up often enough:\n{cycles}");
-        }
-        for (reason, count) in counts.into_iter().filter(|(reason, count)| *count > 0 || reason == "total") {
-            let name = format!("hypervisor.exits.rt_cpu.{mode}.{reason}");
-            let figure = Figure::new(name, count, "per second");
-            figures.push(if x2apic { figure.at_most(0) } else { figure });
         }
         guest::power_off(vm)?;
     }
     Ok(figures)
+}
+
+/// The default manifest, but for what the processor does while it is idle.
+fn polling(tree: &Tree) -> Result<PathBuf> {
+    let text = fs::read_to_string(build::manifest(tree, "default")?)?;
+    let path = tree.new_log_directory("bench-poll-manifest")?.join("poll.toml");
+    fs::write(&path, text.replacen("[system]\n", "[system]\nidle = \"poll\"\n", 1))?;
+    Ok(path)
+}
+
+/// Linux's processors, idle and under load.
+fn linux(vm: &mut Vm, mode: &str) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (name, start, stop) in [("idle", "true", "true"), ("load", LOAD, "kill $(cat /tmp/load)")] {
+        script(vm, start)?;
+        let counts = rates(vm, "root", None)?;
+        script(vm, stop)?;
+        figures.extend(counts.into_iter().filter(|(reason, count)| *count > 0 || reason == "total").map(
+            |(reason, count)| {
+                Figure::new(format!("hypervisor.exits.linux.{mode}.{name}.{reason}"), count, "per second")
+            },
+        ));
+    }
+    Ok(figures)
+}
+
+/// What single acts of Linux take.
+fn acts(vm: &mut Vm, mode: &str, x2apic: bool) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for (name, count, program) in ACTS {
+        let before = counts(vm, "root", Some(ITS_CPU))?;
+        text(vm, &["taskset", "-c", &ITS_CPU.to_string(), "python3", "-c", program])?;
+        let after = counts(vm, "root", Some(ITS_CPU))?;
+        let exits = |reason: &str| after.get(reason).unwrap_or(&0) - before.get(reason).unwrap_or(&0);
+        let own = after.keys().filter(|reason| !["total", ASKED, SENT].contains(&reason.as_str()));
+        let own = own.map(|reason| exits(reason)).sum();
+        let name = format!("hypervisor.exits.linux.{mode}.thousand_{name}");
+        let thousand = |name, exits: u64| Figure::new(name, (exits * 1000).div_ceil(count), "exits");
+        if x2apic {
+            figures.push(thousand(format!("{name}.sent"), exits(SENT)));
+            figures.push(thousand(name, own).at_most(0));
+        } else {
+            figures.push(thousand(name, own));
+        }
+    }
+    Ok(figures)
+}
+
+/// The real-time processor, while a program runs that does nothing but sleep and wake up.
+fn real_time(vm: &mut Vm, process: &str, command: &str) -> Result<Vec<(String, u64)>> {
+    script(
+        vm,
+        &format!(
+            "crtos run {command} >/tmp/report 2>&1 & echo $! > /tmp/program
+        for round in $(seq 300); do crtos ps | grep -q {process} && exit 0; sleep 0.1; done; exit 1"
+        ),
+    )?;
+    // It maps its memory and reports its options first.
+    std::thread::sleep(Duration::from_secs(2));
+    let counts = rates(vm, "srtos", Some(OURS))?;
+    let report =
+        script(vm, "kill -INT $(cat /tmp/program); tail --pid=$(cat /tmp/program) -f /dev/null; cat /tmp/report")?;
+    let wakes = match report.trim().parse() {
+        Ok(count) => count,
+        Err(_) => tests::cyclictest::parse(&report)?.cycles,
+    };
+    if wakes < 1000 {
+        bail!("the program did not wake up often enough:\n{report}");
+    }
+    Ok(counts.into_iter().filter(|(reason, count)| *count > 0 || reason == "total").collect())
 }
 
 fn script(vm: &mut Vm, script: &str) -> Result<String> {

@@ -60,14 +60,9 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// The default machine.
-pub fn machine(tree: &Tree, name: &str) -> Result<tests::machine::Machine> {
-    let kind = Kind {
-        name: name.into(),
-        flavour: Flavour::Rt,
-        manifest: Some(build::manifest(tree, "default")?),
-        reserved: true,
-    };
+/// The default machine, with the image of that manifest.
+pub fn machine(tree: &Tree, name: &str, manifest: PathBuf) -> Result<tests::machine::Machine> {
+    let kind = Kind { name: name.into(), flavour: Flavour::Rt, manifest: Some(manifest), reserved: true };
     let mut machine = guest::machine(tree, &kind)?;
     machine.cpus = CPUS as u32;
     Ok(machine)
@@ -76,7 +71,7 @@ pub fn machine(tree: &Tree, name: &str) -> Result<tests::machine::Machine> {
 /// What exits and the life of cells take.
 fn instructions(tree: &Tree) -> Result<Vec<Figure>> {
     cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
-    let mut machine = machine(tree, "bench-hypervisor")?;
+    let mut machine = machine(tree, "bench-hypervisor", build::manifest(tree, "default")?)?;
     let counters = Counters::create(&machine.logs.join("counters"))?;
     let plugin = tree.target.join("debug/examples/libcounter.so");
     machine.arguments.extend(counters.arguments(&plugin).map(Into::into));

@@ -28,6 +28,13 @@ pub fn idle() {
     unsafe { asm!("sti", "hlt", "cli", options(nostack)) }
 }
 
+/// Waits for a moment; interrupts are noted.
+pub fn relax() {
+    cell::answer();
+    // SAFETY: interrupts in kernel mode touch nothing but the list of noted ones. `sti` takes effect behind `pause`.
+    unsafe { asm!("sti", "pause", "cli", options(nostack)) }
+}
+
 /// Lets interrupts in for one instruction; they are noted.
 pub fn interrupt_window() {
     // SAFETY: interrupts in kernel mode touch nothing but the list of noted ones.

@@ -58,7 +58,7 @@ pub extern "C" fn start(in_cell: u64) -> ! {
     let tsc_khz = time::set_up(in_cell);
     ioapic::set_up(in_cell);
     let k = kernel();
-    k.machine.set(Machine { tsc_khz, in_cell, image_header: header_address });
+    k.machine.set(Machine { tsc_khz, in_cell, image_header: header_address, polls: header.polls != 0 });
     k.cpu.stamp.set(hooks::now());
     let way = if in_cell { "cell" } else { "standalone" };
     let _ = writeln!(console::Output, "kernel: {way}, TSC {tsc_khz} kHz, APIC {} kHz", time::apic_khz());
@@ -89,6 +89,9 @@ fn read_header(physical: u64) -> Result<ImageHeader, &'static str> {
     }
     if header.range_count as usize > MAX_RANGES || header.first_segment_count as usize > MAX_FIRST_SEGMENTS {
         return Err("the image header has too many entries");
+    }
+    if header.polls > 1 {
+        return Err("the image header wants the processor to idle in an unknown way");
     }
     Ok(header)
 }

@@ -26,6 +26,8 @@ use rt::{Cap, Endpoint, Error, Frame, Message, Protection, SchedContext, Start, 
 
 /// How often somebody is looked at: one of the servers and the builder by turns, for a look at both would take too long.
 const LOOK_MS: u64 = 25;
+/// So much later it may be while programs keep the processor busy, where that saves interrupts.
+const SLACK_MS: u64 = 100;
 /// Processor time that a server may use in one turn of its event loop, and the builder for one piece of its work.
 const TURN_MS: u64 = 2_000;
 /// So long a rebuild may be kept waiting by more urgent programs; then it goes on at the server's own priority.
@@ -103,6 +105,7 @@ pub fn start(machine: &mut Machine, shared: &'static Shared, faults: Cap<Endpoin
 
 extern "C" fn run(luggage: &'static mut Luggage) -> ! {
     let Luggage { warden, endpoint } = luggage;
+    rt::buffer::set_slack(rt::time::milliseconds(SLACK_MS, warden.shared.tsc_khz));
     loop {
         match endpoint.receive(None, Some(warden.look_when)) {
             Ok(message) => match message.signal() {

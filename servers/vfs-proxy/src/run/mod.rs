@@ -17,6 +17,8 @@ use zerocopy::FromZeros;
 
 /// Milliseconds between heartbeats; with each the rings are looked at too, in case a doorbell was lost.
 const BEAT_MS: u64 = 80;
+/// So much later a beat may be while programs keep the processor busy, where that saves interrupts.
+const SLACK_MS: u64 = 100;
 /// One Reply for each thread slot, and some for callers that are answered at once.
 const REPLIES: usize = MAX_SLOTS + 4;
 const NO_MEMORY: &str = "the manifest gives slots and memory for all Replies";
@@ -61,6 +63,7 @@ fn forward(mut start: Start, mut live: Live) -> ! {
     replies.fill_except(&mut start.slots, |slot| state.kept().any(|kept| kept == slot)).expect(NO_MEMORY);
     live.announce(start.info.tsc_khz);
     let beat = rt::time::milliseconds(BEAT_MS, start.info.tsc_khz);
+    rt::buffer::set_slack(rt::time::milliseconds(SLACK_MS, start.info.tsc_khz));
     log!("shadow channel ready, {} calls under way", state.kept().count());
     // The first beat is due at once: it looks at what was there before the interrupts were enabled.
     let number = |name| start.argument(name).and_then(|text| text.parse::<u64>().ok());
