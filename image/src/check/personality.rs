@@ -12,6 +12,18 @@ use crate::units::{Size, is_paged};
 /// Least and most first stack of an application.
 const STACK: (u64, u64) = (64 << 10, 1 << 30);
 
+/// The journal of a heap that is kept, with a page before it (`rt::checkpoint`).
+const JOURNAL: u64 = (1 << 20) + 4096;
+/// What the personality's heap has besides the books of its pool.
+const OTHER_BOOKS: u64 = 512 << 10;
+/// Bytes of its books for each page of the pool: a count, a bit, and some for page maps.
+const BOOK_OF_PAGE: u64 = 3;
+
+/// The smallest vault that the personality can keep its heap in.
+fn least_vault(pool: u64) -> u64 {
+    (JOURNAL + 2 * (OTHER_BOOKS + pool / 4096 * BOOK_OF_PAGE)).next_multiple_of(4096)
+}
+
 fn named<'a>(
     manifest: &'a Manifest,
     what: &str,
@@ -75,6 +87,17 @@ pub fn check(manifest: &Manifest, layout: &Layout, found: &mut Findings<'_>) {
                     format!("give it {{ region = \"{pool}\", access = \"rw\", executable = true }}"),
                 );
             }
+        }
+    }
+    if let (Some(server), Some(region)) = (server, layout.regions.iter().find(|region| region.name == *pool)) {
+        let least = least_vault(region.size);
+        let vault = &server.vault.0;
+        if vault.get_ref().0 != 0 && vault.get_ref().0 < least {
+            found.add(
+                vault.span(),
+                format!("vault of personality \"{}\" has {}", server.name.get_ref(), Size(vault.get_ref().0)),
+                format!("give it {} or more, for the books of this pool twice and a journal; or none", Size(least)),
+            );
         }
     }
     let mut seen: Vec<&str> = Vec::new();
