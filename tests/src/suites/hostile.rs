@@ -101,7 +101,9 @@ fn whole_pages(bench: &mut Bench<'_>, private: u64) -> Result<Vec<usize>> {
 fn signs_of_life(bench: &mut Bench<'_>) -> Result<[u64; 2]> {
     same("init", bench.ok("crtos server list | awk '$1 == \"init\" { print $3 }'")?.trim(), "running")?;
     let console = bench.vm()?.console()?;
-    for bad in ["panicked", " crashed: ", " spins: ", "the first process is dead", "\"srtos\" stopped", "\"root\" stopped"] {
+    for bad in
+        ["panicked", " crashed: ", " spins: ", "the first process is dead", "\"srtos\" stopped", "\"root\" stopped"]
+    {
         if let Some(line) = console.lines().find(|line| line.contains(bad)) {
             bail!("the console says: {line}");
         }

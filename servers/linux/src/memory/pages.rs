@@ -115,6 +115,10 @@ impl Pages {
     /// Whether Linux has the page, or may have it. After unpublishing and a fence the answer "no" is final.
     pub fn is_held(&self, page: u32) -> bool {
         fence(Ordering::SeqCst);
+        self.bit(page)
+    }
+
+    fn bit(&self, page: u32) -> bool {
         self.held[page as usize / 64].load(Ordering::SeqCst) & (1 << (page % 64)) != 0
     }
 
@@ -127,8 +131,10 @@ impl Pages {
     pub fn sweep(&mut self) -> bool {
         let before = self.quarantine.len();
         let mut index = 0;
+        // One for all, that were unpublished before: a hostile Linux can have all of the pool wait here.
+        fence(Ordering::SeqCst);
         while let Some(page) = self.quarantine.get(index).copied() {
-            if self.is_held(page) {
+            if self.bit(page) {
                 index += 1;
             } else {
                 self.quarantine.swap_remove(index);
