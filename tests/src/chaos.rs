@@ -50,7 +50,7 @@ pub enum Until {
 /// Kills servers until it is enough. What was done, in a sentence.
 pub fn run(bench: &mut Bench<'_>, seed: u64, until: Until) -> Result<String> {
     let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    bench.limit = Duration::from_secs(300);
+    bench.limit = Duration::from_secs(600);
     fs::write(bench.scratch.join("large"), noise(4 << 20))?;
     fs::write(bench.scratch.join("load"), LOAD)?;
     bench.ok("crtos run /bin/true")?;
