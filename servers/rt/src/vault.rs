@@ -125,10 +125,14 @@ mod tests {
         kept.change(|value| value[2] = 9);
         let mut kept = vault(&mut memory).open::<[u64; 4]>(1).unwrap();
         assert_eq!((kept.found(), kept.get()[2]), (Found::Whole, 9));
-        kept.change(|value| {
-            value[0] = 1;
-            assert_eq!(vault(&mut memory).open::<[u64; 4]>(1).unwrap().found(), Found::Torn);
+        let crash = std::panic::AssertUnwindSafe(|| {
+            kept.change(|value| {
+                value[0] = 1;
+                panic!("in the middle of a change");
+            })
         });
+        assert!(std::panic::catch_unwind(crash).is_err());
+        assert_eq!(vault(&mut memory).open::<[u64; 4]>(1).unwrap().found(), Found::Torn);
         assert_eq!(vault(&mut memory).open::<[u64; 4]>(2).unwrap().found(), Found::Nothing);
         assert!(vault(&mut memory).open::<[u64; 64]>(2).is_none());
     }
