@@ -22,7 +22,7 @@ pub const SUITE: Suite = Suite {
 };
 
 /// Wake-ups of cyclictest.
-const LOOPS: u64 = 5_000;
+const LOOPS: u64 = 2_500;
 /// Microseconds from one to the next. The processors take turns, so the clock counts what either does: this is a millisecond for each.
 const PERIOD: u64 = 2_000;
 /// Microseconds that a new instance takes until it serves, in turns as above.
@@ -30,7 +30,7 @@ const START: u64 = 2_000;
 
 /// Servers that programs need for their calls, or do not need at all, are killed over and over: cyclictest misses no deadline.
 fn kills(bench: &mut Bench<'_>) -> Result<()> {
-    let (latest, _) = while_killing(bench, &["vfs-proxy", "vfs-proxy", "heartbeat"], 150)?;
+    let (latest, _) = while_killing(bench, &["vfs-proxy", "vfs-proxy", "heartbeat"], 75)?;
     if latest >= PERIOD {
         bail!("cyclictest woke up {latest} µs late");
     }
@@ -40,7 +40,7 @@ fn kills(bench: &mut Bench<'_>) -> Result<()> {
 /// The server that wakes it up is killed: it comes no later than the longest restart, which ends when the new instance can run, and what that
 /// takes to serve.
 fn kills_of_linux(bench: &mut Bench<'_>) -> Result<()> {
-    let (latest, longest) = while_killing(bench, &["linux"], 40)?;
+    let (latest, longest) = while_killing(bench, &["linux"], 20)?;
     if latest > longest + START {
         bail!("cyclictest woke up {latest} µs late, and the longest restart took {longest} µs");
     }
