@@ -144,7 +144,6 @@ fn what_was_done_elsewhere_is_undone_backwards() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "too many words")]
 fn a_full_journal_says_so() {
     let _one = ONE.lock();
     let mut memory = Memory::new();
