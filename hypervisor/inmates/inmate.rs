@@ -213,6 +213,38 @@ pub fn message_interrupts(function: u32, capability: u32, registers: u32, table:
     pci_write(function, capability, pci_read(function, capability) | 1 << 31);
 }
 
+/// A 64-bit BAR: the register of its low half.
+pub struct Bar64 {
+    pub function: u32,
+    pub register: u32,
+}
+
+impl Bar64 {
+    pub fn get(&self) -> u64 {
+        let half = |register| u64::from(pci_read(self.function, register));
+        (half(self.register + 4) << 32 | half(self.register)) & !0xf
+    }
+
+    pub fn set(&self, address: u64) {
+        pci_write(self.function, self.register, address as u32);
+        pci_write(self.function, self.register + 4, (address >> 32) as u32);
+    }
+
+    /// Bytes, found as drivers do.
+    pub fn size(&self) -> u64 {
+        let address = self.get();
+        self.set(u64::MAX);
+        let size = self.get().wrapping_neg();
+        self.set(address);
+        size
+    }
+}
+
+/// BAR 2 of a shared memory function, where the memory is; `None` if its vendor capability, which begins at `vendor`, has the address.
+pub fn memory_bar(function: u32, vendor: u32) -> Option<Bar64> {
+    (pci_read(function, vendor) >> 16 & 0xff == 0x18).then_some(Bar64 { function, register: 0x18 })
+}
+
 // ---- the communication region ----
 
 pub const SHUTDOWN: u32 = 1;

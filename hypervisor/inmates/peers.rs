@@ -1,10 +1,12 @@
 //! One of several peers of a shared memory device: shows its output section, its state, and whom it rings to the others, and tells what it
-//! sees of theirs. By its command line: "ring" takes part in ringing round the circle, each its successor; "write" writes to the
-//! first one's output section, which is not its own; "come" just comes.
+//! sees of theirs. With the capability that has no address it finds the memory by BAR 2, which it also tries to move. By its command
+//! line: "ring" takes part in ringing round the circle, each its successor; "write" writes to the first one's output section, which is
+//! not its own; "come" just comes.
 #![no_std]
 #![no_main]
 
 mod inmate;
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use inmate::*;
@@ -72,17 +74,31 @@ impl Link {
         }
     }
 
+    /// Says something of each peer.
+    fn tell(&self, what: fmt::Arguments<'_>, word: impl Fn(u32) -> u32) {
+        let mut console = Console;
+        _ = write!(console, "peers inmate {}: {what}", self.own);
+        (0..self.peers).for_each(|peer| _ = write!(console, " {:x}", word(peer)));
+        _ = writeln!(console);
+    }
+
+    /// The BAR has the size of the memory, and moves like others, and the memory stays.
+    fn try_to_move(&self, bar: &Bar64) {
+        let (preset, size) = (bar.get(), bar.size());
+        bar.set(preset + (1 << 32));
+        let (elsewhere, word) = (bar.get(), read(self.section(self.own)));
+        bar.set(preset);
+        say!(
+            "peers inmate {}: BAR 2 at {preset:x} size {size:x} elsewhere {elsewhere:x} memory {word:x} back {:x}",
+            self.own,
+            bar.get()
+        );
+    }
+
     /// Rings the next peer, one doorbell for each answer. One peer at a time rings: interrupts that meet are one.
     fn ring(&self) {
         (0..self.peers).for_each(|peer| self.wait_for(peer, READY));
-        say!(
-            "peers inmate {}: of {} sees {:x} {:x} {:x}",
-            self.own,
-            self.peers,
-            read(self.section(0)),
-            read(self.section(1)),
-            read(self.section(2))
-        );
+        self.tell(format_args!("of {} sees", self.peers), |peer| read(self.section(peer)));
         (0..self.own).for_each(|peer| self.wait_for(peer, DONE));
         let next = (self.own + 1) % self.peers;
         for _ in 0..ROUNDS {
@@ -112,8 +128,13 @@ extern "C" fn main() -> ! {
     write(APIC_SPURIOUS, 0x1ff);
     message_interrupts(function, msix, REGISTERS, MSIX_TABLE, VECTOR);
     interrupts_on();
-    let link = Link { own: read(ID), peers: read(MAX_PEERS), table: pci_read(function, vendor + 0x18) };
+    let bar = memory_bar(function, vendor);
+    let table = bar.as_ref().map_or_else(|| pci_read(function, vendor + 0x18), |bar| bar.get() as u32);
+    let link = Link { own: read(ID), peers: read(MAX_PEERS), table };
     write(link.section(link.own), 0xa0 + link.own);
+    if let Some(bar) = bar {
+        link.try_to_move(&bar);
+    }
     link.show_bells();
     write(CONTROL, 1);
     write(STATE, READY);
@@ -128,7 +149,7 @@ extern "C" fn main() -> ! {
         COMM.answer();
         if CHANGES.load(Relaxed) != changes {
             changes = CHANGES.load(Relaxed);
-            say!("peers inmate {}: states {} {} {}", link.own, link.state(0), link.state(1), link.state(2));
+            link.tell(format_args!("states"), |peer| link.state(peer));
         }
     }
 }

@@ -105,6 +105,16 @@ impl Inmate {
         self
     }
 
+    /// Its links show their memory by BAR 2.
+    pub fn by_memory_bar(mut self) -> Self {
+        let sections: u64 = self.regions.iter().map(Memory::size).sum();
+        let mask = sections.next_power_of_two().wrapping_neg();
+        for function in &mut self.functions {
+            function.bar_mask[2..4].copy_from_slice(&[(mask as u32).into(), ((mask >> 32) as u32).into()]);
+        }
+        self
+    }
+
     /// Takes over the shared memory device of a composed cell.
     pub fn with_link(mut self, composed: &[u8]) -> Result<Self> {
         let cell = CellConfig::parse(composed).map_err(|error| anyhow!("{error}"))?;

@@ -1,8 +1,9 @@
 //! The inter-cell shared memory device (ivshmem) version 2: everything a driver sees.
 //!
-//! A PCI function without a shared-memory BAR: the guest-physical address of the shared memory is in the vendor
-//! capability. From that address on lie, contiguously, the state table (a u32 a peer, read-only for all), the
-//! read/write section (may be empty) and one output section a peer (writable by its owner only).
+//! The guest-physical address of the shared memory is in the vendor capability of the PCI function or, where the configuration gives the
+//! function a BAR 2, preset there; the capability is then the shorter one. From that address on lie, contiguously, the state table (a u32
+//! a peer, read-only for all), the read/write section (may be empty) and one output section a peer (writable by its owner only).
+//! Writing BAR 2 does not move them.
 //!
 //! There is no pending state: an event while interrupts are off is lost, so look at the rings again after
 //! switching them on.
@@ -38,8 +39,12 @@ pub mod cfg {
     pub const BAR0: u16 = 0x10;
     /// BAR 1: MSI-X table and pending bits.
     pub const BAR1: u16 = 0x14;
-    /// BAR 2: absent.
+    /// BAR 2, low half: the shared memory, or absent.
     pub const BAR2: u16 = 0x18;
+    /// BAR 2, high half.
+    pub const BAR3: u16 = 0x1c;
+    /// Low bits of a BAR 2 that is there: memory, 64 bits wide, prefetchable.
+    pub const BAR2_KIND: u32 = 0xc;
     /// Subsystem vendor and id.
     pub const SUBSYSTEM: u16 = 0x2c;
     /// First capability (u8).
@@ -69,6 +74,8 @@ pub mod vendor_cap {
     pub const ID: u8 = 0x09;
     /// Length, with the base address.
     pub const LEN: u8 = 0x20;
+    /// Length without it, where there is a BAR 2.
+    pub const SHORT_LEN: u8 = 0x18;
     /// Privileged control (u8).
     pub const CONTROL: u16 = 0x03;
     /// Privileged control bit: an interrupt switches further ones off.
@@ -79,7 +86,7 @@ pub mod vendor_cap {
     pub const RW_SECTION_SIZE: u16 = 0x08;
     /// Size of each output section (u64).
     pub const OUTPUT_SECTION_SIZE: u16 = 0x10;
-    /// Guest-physical address of the state table (u64).
+    /// Guest-physical address of the state table (u64), unless there is a BAR 2.
     pub const BASE_ADDRESS: u16 = 0x18;
 }
 

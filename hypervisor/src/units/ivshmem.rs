@@ -3,7 +3,7 @@
 //! A [`Link`] joins the functions of up to 12 cells that name the same PCI address; each of them is a [`Peer`].
 //! Configuration space and register accesses of a cell go in, values and [`Action`]s come out, and the caller
 //! carries the actions out in the order given. The shared memory itself consists of ordinary memory regions of
-//! the cells and never passes through here.
+//! the cells and never passes through here: BAR 2, where there is one, shows where it is, and does not move it.
 //!
 //! Rules
 //! * An event is delivered or lost, never kept: nothing is pending.

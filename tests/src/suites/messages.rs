@@ -24,6 +24,7 @@ pub const SUITE: Suite = Suite {
         case("printless", printless),
         case("doorbells", doorbells),
         case("three_peers", three_peers),
+        case("memory_by_bar", memory_by_bar),
         case("one_shot", one_shot),
         case("linux_doorbells", linux_doorbells),
         case("give_back", give_back),
@@ -193,6 +194,31 @@ fn three_peers(bench: &mut Bench<'_>) -> Result<()> {
         run(bench, "third", "peers.bin", "come")
     })?;
     bench.ok("crtos cell destroy third && crtos cell destroy second && crtos cell destroy first").map(drop)
+}
+
+/// A cell finds its shared memory by BAR 2, and cannot move it; the other finds it by the address in its capability.
+fn memory_by_bar(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    create(bench, &first().linked(0, 2).by_memory_bar())?;
+    create(bench, &second().linked(1, 2))?;
+    let shown = bench.ok(&format!("crtos config show {}", bench.scratch.join("first.cell").display()))?;
+    if !shown.contains("BAR 2 of 0x4000 bytes") {
+        bail!("crtos config show does not name BAR 2:\n{shown}");
+    }
+    let console = Console::now(bench)?;
+    run(bench, "first", "peers.bin", "ring")?;
+    run(bench, "second", "peers.bin", "ring")?;
+    let said = |own: u32, what: &str| console.clone().wait_for(&format!("peers inmate {own}: {what}"));
+    let bar = "52000000 size 4000 elsewhere 152000000 memory a0 back 52000000";
+    same("BAR 2", said(0, "BAR 2 at")?, bar.to_owned())?;
+    for own in 0..2 {
+        same("output sections", said(own, "of 2 sees")?, "a0 a1".to_owned())?;
+        same("interrupts", said(own, "rung")?, "100".to_owned())?;
+    }
+    if console.text()?.contains("peers inmate 1: BAR 2") {
+        bail!("a BAR 2 where the capability has the address:\n{}", console.text()?);
+    }
+    bench.ok("crtos cell destroy second && crtos cell destroy first").map(drop)
 }
 
 /// In one-shot mode an interrupt takes the permission for the next one away.

@@ -44,14 +44,20 @@ pub fn function(device: &PciDevice) -> String {
     let kind = match device.kind() {
         Some(PciKind::Device) => "device".to_owned(),
         Some(PciKind::Bridge) => "bridge".to_owned(),
-        Some(PciKind::Ivshmem) => format!(
-            "shared memory, peer {} of {}, protocol {:#06x}, {} regions from mem_regions[{}]",
-            device.shmem_dev_id,
-            device.shmem_peers,
-            device.shmem_protocol,
-            2 + u16::from(device.shmem_peers),
-            device.shmem_regions_start
-        ),
+        Some(PciKind::Ivshmem) => {
+            let bar = match device.shmem_bar_mask() {
+                0 => String::new(),
+                mask => format!(", BAR 2 of {:#x} bytes", mask.wrapping_neg()),
+            };
+            format!(
+                "shared memory, peer {} of {}, protocol {:#06x}, {} regions from mem_regions[{}]{bar}",
+                device.shmem_dev_id,
+                device.shmem_peers,
+                device.shmem_protocol,
+                2 + u16::from(device.shmem_peers),
+                device.shmem_regions_start
+            )
+        }
         None => format!("kind {}", device.kind),
     };
     let mut text = format!("{} {kind}", bdf(device));
@@ -197,6 +203,9 @@ mod tests {
             function(&PciDevice::ivshmem(0x70, 2, 1, 2, 0x4372, 2)),
             "00:0e.0 shared memory, peer 1 of 2, protocol 0x4372, 4 regions from mem_regions[2], 2 MSI-X"
         );
+        let mut device = PciDevice::ivshmem(0x70, 2, 1, 2, 0x4372, 2);
+        device.bar_mask[2..4].copy_from_slice(&[0xe000_0000.into(), u32::MAX.into()]);
+        assert!(function(&device).contains(" from mem_regions[2], BAR 2 of 0x20000000 bytes, 2 MSI-X"));
         assert_eq!(
             capability(&PciCapability::new(0x8003, 0x100, 8, 1)),
             "extended capability 0x03 at 0x100, 8 bytes, writable"

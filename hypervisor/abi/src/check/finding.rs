@@ -96,6 +96,20 @@ pub enum Problem {
     ShmemOutputRights(u8),
     /// Regions do not follow each other in the cell's address space.
     ShmemGap(usize),
+    /// The same with a BAR 2, which is one range.
+    ShmemBarGap(usize),
+    /// BAR 2 is no 64-bit BAR with room for all sections.
+    ShmemBarSize {
+        /// Bytes of all sections.
+        need: u64,
+    },
+    /// The state table is where BAR 2 cannot be.
+    ShmemBarAddress {
+        /// Guest-physical address of the state table.
+        address: u64,
+        /// Bytes of the BAR.
+        room: u64,
+    },
     /// A CPU that the root cell does not have.
     ForeignCpu(u32),
     /// A CPU that another cell has too.
@@ -228,6 +242,24 @@ impl fmt::Display for Problem {
                 write!(
                     f,
                     "mem_regions[{region}] does not follow its predecessor in the cell's address space: drivers that expect that will fail"
+                )
+            }
+            Self::ShmemBarGap(region) => {
+                write!(
+                    f,
+                    "mem_regions[{region}] does not follow its predecessor in the cell's address space: behind BAR 2 it must"
+                )
+            }
+            Self::ShmemBarSize { need } => {
+                write!(
+                    f,
+                    "bar_mask[2] and bar_mask[3]: must together be the complement of a 64-bit size that is a power of two, at least {need:#x} bytes"
+                )
+            }
+            Self::ShmemBarAddress { address, room } => {
+                write!(
+                    f,
+                    "state table: {address:#x} is not a multiple of {room:#x}, the size in bar_mask[2] and bar_mask[3]"
                 )
             }
             Self::ForeignCpu(cpu) => write!(f, "CPU {cpu} is not in the root cell: add it there, or choose another"),

@@ -56,7 +56,8 @@ fn check_shmem(config: &CellConfig<'_>, device: &PciDevice, place: Place, report
     if usize::from(device.num_msix_vectors.get()) > MAX_VECTORS {
         report(place, Problem::ShmemVectors);
     }
-    let Some([table, rw, outputs @ ..]) = shmem_regions(config, device) else {
+    let sections = shmem_regions(config, device);
+    let Some(sections @ [table, rw, outputs @ ..]) = sections else {
         report(place, Problem::ShmemRegions { need: FIXED_REGIONS + u32::from(peers) });
         return;
     };
@@ -74,6 +75,10 @@ fn check_shmem(config: &CellConfig<'_>, device: &PciDevice, place: Place, report
             report(place, Problem::ShmemOutputRights(peer as u8));
         }
     }
+    let bar = device.shmem_bar_mask();
+    if bar != 0 {
+        check_shmem_bar(bar, sections, place, report);
+    }
     let first = device.shmem_regions_start.get() as usize;
     let mut next = table.virt_start().wrapping_add(table.size());
     for (number, section) in core::iter::once(rw).chain(outputs).enumerate() {
@@ -81,8 +86,20 @@ fn check_shmem(config: &CellConfig<'_>, device: &PciDevice, place: Place, report
             continue;
         }
         if section.virt_start() != next {
-            report(place, Problem::ShmemGap(first + 1 + number));
+            let region = first + 1 + number;
+            report(place, if bar == 0 { Problem::ShmemGap(region) } else { Problem::ShmemBarGap(region) });
         }
         next = section.virt_start().wrapping_add(section.size());
+    }
+}
+
+/// A BAR 2 with that mask: all sections fit in, and their address is one that it can have.
+fn check_shmem_bar(mask: u64, sections: &[Memory], place: Place, report: &mut impl FnMut(Place, Problem)) {
+    let room = mask.wrapping_neg();
+    let need = sections.iter().fold(0, |sum: u64, section| sum.saturating_add(section.size()));
+    if !room.is_power_of_two() || room < need {
+        report(place, Problem::ShmemBarSize { need });
+    } else if !sections[0].virt_start().is_multiple_of(room) {
+        report(place, Problem::ShmemBarAddress { address: sections[0].virt_start(), room });
     }
 }

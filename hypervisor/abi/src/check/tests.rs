@@ -231,6 +231,32 @@ fn shared_memory_rules() {
 }
 
 #[test]
+fn rules_of_a_memory_bar() {
+    let with = |base: u64, [low, high]: [u32; 2], change: fn(&mut Cell)| {
+        check_cell(|cell| {
+            cell.memory.truncate(2);
+            cell.memory.extend(shmem(base, 1));
+            cell.devices[0].bar_mask[2..4].copy_from_slice(&[low, high].map(U32::new));
+            change(cell);
+        })
+    };
+    let at = |problem| vec![(Place::PciDevice(0), problem)];
+    let half_a_gigabyte = [0xe000_0000, u32::MAX];
+    assert_eq!(with(0x2000_0000, half_a_gigabyte, |_| {}), []);
+    assert_eq!(with(0x4_0000_0000, [0, 0xffff_fffc], |_| {}), []);
+    let size = at(Problem::ShmemBarSize { need: 0x1100_1000 });
+    for mask in [[0xf000_0000, u32::MAX], [0xe000_0000, 0], [0xe000_000c, u32::MAX], [0xe000_0000, 0xffff_fffe]] {
+        let found = with(0x2000_0000, mask, |_| {});
+        assert!(found.ends_with(&size), "{mask:x?}: {found:?}");
+    }
+    let skewed = Problem::ShmemBarAddress { address: 0x1000_0000, room: 0x2000_0000 };
+    assert_eq!(with(0x1000_0000, half_a_gigabyte, |_| {}), at(skewed));
+    let gap = |cell: &mut Cell| cell.memory[5] = Memory::new(0x64a0_0000, 0x3800_0000, 0x80_0000, RW);
+    assert_eq!(with(0x2000_0000, half_a_gigabyte, gap), at(Problem::ShmemBarGap(5)));
+    assert_eq!(Problem::ShmemBarGap(5).severity(), Severity::Error);
+}
+
+#[test]
 fn system_rules() {
     let system = |problem| vec![(Place::System, problem)];
     let unaligned = Memory::new(0x5000_0800, 0, 0x1000, MemoryFlags::empty());

@@ -89,6 +89,12 @@ impl PciDevice {
         }
     }
 
+    /// Of a shared memory device: the address bits of the 64-bit BAR 2 that can be written, 0 if there is none.
+    #[must_use]
+    pub const fn shmem_bar_mask(&self) -> u64 {
+        (self.bar_mask[3].get() as u64) << 32 | self.bar_mask[2].get() as u64
+    }
+
     /// Indices of the function's capabilities in the array of the cell.
     #[must_use]
     pub fn caps_range(&self) -> core::ops::Range<usize> {

@@ -33,6 +33,8 @@ pub struct Peer {
     pub(super) setup: PeerSetup,
     command: u16,
     bars: [u32; 2],
+    /// BAR 2, if there is one. The memory is where it is preset to, whatever is written.
+    memory: u64,
     one_shot: bool,
     msix_control: u16,
     table: [Entry; MAX_VECTORS],
@@ -46,6 +48,7 @@ impl Peer {
             setup: *setup,
             command: 0,
             bars: [0; 2],
+            memory: if setup.memory_mask == 0 { 0 } else { setup.base },
             one_shot: false,
             msix_control: 0,
             table: [RESET_ENTRY; MAX_VECTORS],
@@ -87,6 +90,10 @@ impl Peer {
         Some((u64::from(entry.address_high) << 32 | u64::from(entry.address_low), entry.data))
     }
 
+    fn vendor_length(&self) -> u8 {
+        if self.setup.memory_mask == 0 { vendor_cap::LEN } else { vendor_cap::SHORT_LEN }
+    }
+
     fn config_dword(&self, offset: u16) -> u32 {
         let setup = &self.setup;
         let cap = |at| offset.wrapping_sub(at);
@@ -96,17 +103,19 @@ impl Peer {
             cfg::CLASS => u32::from(BASE_CLASS) << 24 | u32::from(setup.protocol) << 8,
             cfg::BAR0 => self.bars[0],
             cfg::BAR1 => self.bars[1],
+            cfg::BAR2 if setup.memory_mask != 0 => self.memory as u32 | cfg::BAR2_KIND,
+            cfg::BAR3 => (self.memory >> 32) as u32,
             cfg::CAP_POINTER => cfg::VENDOR_CAP.into(),
             cfg::INTERRUPT if setup.vectors == 0 => u32::from((setup.bdf >> 3 & 3) + 1) << 8,
             cfg::VENDOR_CAP => {
                 let next = if setup.vectors > 0 { cfg::MSIX_CAP as u8 } else { 0 };
-                u32::from_le_bytes([vendor_cap::ID, next, vendor_cap::LEN, self.one_shot.into()])
+                u32::from_le_bytes([vendor_cap::ID, next, self.vendor_length(), self.one_shot.into()])
             }
             cfg::MSIX_CAP if setup.vectors > 0 => {
                 let control = (setup.vectors - 1) | self.msix_control;
                 u32::from(control) << 16 | u32::from(msix::ID)
             }
-            _ if cap(cfg::VENDOR_CAP) < u16::from(vendor_cap::LEN) => match cap(cfg::VENDOR_CAP) {
+            _ if cap(cfg::VENDOR_CAP) < u16::from(self.vendor_length()) => match cap(cfg::VENDOR_CAP) {
                 vendor_cap::STATE_TABLE_SIZE => setup.table_size,
                 vendor_cap::RW_SECTION_SIZE => setup.rw_size as u32,
                 0x0c => (setup.rw_size >> 32) as u32,
@@ -143,6 +152,14 @@ impl Peer {
             cfg::COMMAND => self.command = merge(self.command.into(), cfg::COMMAND_WRITABLE.into()) as u16,
             cfg::BAR0 => self.bars[0] = merge(self.bars[0], self.setup.bar_mask[0]),
             cfg::BAR1 => self.bars[1] = merge(self.bars[1], self.setup.bar_mask[1]),
+            cfg::BAR2 => {
+                let low = merge(self.memory as u32, self.setup.memory_mask as u32);
+                self.memory = self.memory & !0xffff_ffff | u64::from(low);
+            }
+            cfg::BAR3 => {
+                let high = merge((self.memory >> 32) as u32, (self.setup.memory_mask >> 32) as u32);
+                self.memory = self.memory & 0xffff_ffff | u64::from(high) << 32;
+            }
             cfg::VENDOR_CAP => {
                 let bit = u32::from(vendor_cap::CONTROL_ONE_SHOT) << 24;
                 self.one_shot = merge(if self.one_shot { bit } else { 0 }, bit) != 0;

@@ -34,6 +34,8 @@ pub struct PeerSetup {
     pub output_size: u64,
     /// Guest-physical address of the state table.
     pub base: u64,
+    /// Writable address bits of BAR 2, which is preset to that address; 0 without one.
+    pub memory_mask: u64,
 }
 
 /// Why a function cannot be made from its record.
@@ -55,6 +57,8 @@ pub enum SetupError {
     OutputSections,
     /// BAR 0 must be a power of two of at least 4 KiB, BAR 1 the same if there are vectors, else absent.
     Bars,
+    /// BAR 2, if there is one, must be a power of two with room for all sections, and the state table at a multiple of it.
+    MemoryBar,
 }
 
 fn valid_mask(mask: u32, least: u32) -> bool {
@@ -82,7 +86,8 @@ impl PeerSetup {
         let start = device.shmem_regions_start.get() as usize;
         let count = FIXED_REGIONS as usize + usize::from(peers);
         let end = start.checked_add(count).ok_or(SetupError::Regions)?;
-        let [table, rw, outputs @ ..] = cell.memory().get(start..end).ok_or(SetupError::Regions)? else {
+        let sections = cell.memory().get(start..end).ok_or(SetupError::Regions)?;
+        let [table, rw, outputs @ ..] = sections else {
             return Err(SetupError::Regions);
         };
         let table_size = u32::try_from(table.size()).map_err(|_| SetupError::StateTable)?;
@@ -100,6 +105,13 @@ impl PeerSetup {
         if !valid_mask(bar_mask[0], 0x1000) || !table_bar {
             return Err(SetupError::Bars);
         }
+        let (base, memory_mask) = (table.virt_start(), device.shmem_bar_mask());
+        let room = memory_mask.wrapping_neg();
+        let need = sections.iter().fold(0, |sum: u64, section| sum.saturating_add(section.size()));
+        let fits = room.is_power_of_two() && need <= room && base.is_multiple_of(room);
+        if memory_mask != 0 && !fits {
+            return Err(SetupError::MemoryBar);
+        }
         Ok(Self {
             owner,
             domain: device.domain.get(),
@@ -114,7 +126,8 @@ impl PeerSetup {
             table_size,
             rw_size: rw.size(),
             output_size,
-            base: table.virt_start(),
+            base,
+            memory_mask,
         })
     }
 }

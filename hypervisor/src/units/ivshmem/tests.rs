@@ -28,6 +28,7 @@ fn setup(owner: u32, id: u8, peers: u8) -> PeerSetup {
         rw_size: 0x1000_0000,
         output_size: 0x80_0000,
         base: 0x41f_f000 + 0x5000_0000 * u64::from(owner == ROOT),
+        memory_mask: 0,
     }
 }
 
@@ -181,6 +182,39 @@ fn bars_can_be_sized_and_moved() {
 }
 
 #[test]
+fn memory_is_shown_by_bar_2_and_does_not_move() {
+    const ROOM: u64 = 1 << 29;
+    const ADDRESS: u64 = 0x1_4000_0000;
+    let mut b = Bench { links: Links::new(), done: Vec::new() };
+    b.attach(&PeerSetup { base: ADDRESS, memory_mask: !(ROOM - 1), ..setup(RT, 1, 2) }).unwrap();
+    b.attach(&setup(ROOT, 0, 2)).unwrap();
+    b.take();
+    assert_eq!((b.config_read(RT, 0x40, 4), b.config_read(ROOT, 0x40, 4)), (0x0018_6009, 0x0020_6009));
+    assert_eq!((b.config_read(RT, 0x58, 4), b.config_read(RT, 0x5c, 4)), (0, 0), "no base address");
+    assert_eq!((b.config_read(RT, 0x50, 4), b.config_read(RT, 0x60, 1)), (0x80_0000, 0x11), "the rest is as it was");
+    let bar = |b: &mut Bench| (b.config_read(RT, cfg::BAR2, 4), b.config_read(RT, cfg::BAR3, 4));
+    let set = |b: &mut Bench, low, high| {
+        b.config_write(RT, cfg::BAR2, 4, low);
+        b.config_write(RT, cfg::BAR3, 4, high);
+    };
+    assert_eq!(bar(&mut b), (0x4000_000c, 1), "preset");
+    b.config_write(RT, cfg::COMMAND, 2, cfg::COMMAND_MEMORY.into());
+    set(&mut b, u32::MAX, u32::MAX);
+    assert_eq!(bar(&mut b), (0xe000_000c, u32::MAX), "size");
+    set(&mut b, 0x7fff_ffff, 5);
+    assert_eq!(bar(&mut b), (0x6000_000c, 5), "elsewhere");
+    b.config_write(RT, cfg::BAR2 + 3, 1, 0x20);
+    assert_eq!(bar(&mut b), (0x2000_000c, 5), "a byte");
+    set(&mut b, 0x4000_000c, 1);
+    assert_eq!(bar(&mut b), (0x4000_000c, 1), "back");
+    set(&mut b, 0, 0);
+    b.links.reset_cell(RT, &mut |action| b.done.push(action));
+    assert_eq!(bar(&mut b), (0x4000_000c, 1), "preset anew");
+    assert_eq!(b.take(), [], "nothing of this is a window");
+    assert_eq!(b.links.read(RT, ADDRESS, 4), None, "memory, no registers");
+}
+
+#[test]
 fn registers_read_as_specified() {
     let mut b = Bench::new(2);
     b.start(RT);
@@ -309,7 +343,9 @@ proptest! {
     /// closed in turns.
     #[test]
     fn hostile_cells(steps in proptest::collection::vec((0u32..2, 0u8..6, 0u32..0x120, 0u8..9, any::<u32>()), 1..60)) {
-        let mut b = Bench::new(2);
+        let mut b = Bench { links: Links::new(), done: Vec::new() };
+        b.attach(&setup(ROOT, 0, 2)).unwrap();
+        b.attach(&PeerSetup { base: 0x4000_0000, memory_mask: !0x3fff_ffff, ..setup(RT, 1, 2) }).unwrap();
         b.start(ROOT);
         b.start(RT);
         let mut open: Vec<_> = [ROOT, RT].iter()

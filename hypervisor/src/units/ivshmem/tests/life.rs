@@ -140,4 +140,19 @@ fn wrong_records_are_refused() {
     }
     assert_eq!(read(|_, d| d.num_msix_vectors.set(0)), Err(SetupError::Bars));
     assert!(read(|_, d| d.bar_mask[1] = U32::new(0xffff_fe00)).is_ok(), "as in old configurations");
+    let at = |base: u64, [low, high]: [u32; 2]| {
+        read(|memory, device| {
+            memory[0] = Memory::new(TABLE, base, 0x1000, READ);
+            device.bar_mask[2..4].copy_from_slice(&[low, high].map(U32::new));
+        })
+    };
+    let half_a_gigabyte = [0xe000_0000, u32::MAX];
+    let setup = at(0x4000_0000, half_a_gigabyte).unwrap();
+    assert_eq!((setup.base, setup.memory_mask), (0x4000_0000, 0xffff_ffff_e000_0000));
+    assert!(at(0x2_0000_0000, [0, 0xffff_fffe]).is_ok(), "8 GiB");
+    assert_eq!(at(0x5000_0000, half_a_gigabyte), Err(SetupError::MemoryBar));
+    for mask in [[0xf000_0000, u32::MAX], [0xe000_0000, 0], [0, 1], [0xe000_000c, u32::MAX], [0xe000_0000, 0xffff_fffe]]
+    {
+        assert_eq!(at(0, mask), Err(SetupError::MemoryBar), "{mask:x?}");
+    }
 }
