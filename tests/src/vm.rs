@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -44,6 +44,7 @@ pub struct Vm {
     logs: PathBuf,
     control: UnixStream,
     streams: [UnixStream; 3],
+    feeder: Feeder,
     events: Receiver<Event>,
     sender: Sender<Event>,
 }
@@ -123,6 +124,7 @@ impl Vm {
             logs: machine.logs.clone(),
             control,
             streams: [stdin, stdout, stderr],
+            feeder: Feeder::default(),
             events,
             sender,
         };
@@ -173,8 +175,7 @@ impl Vm {
         wire::send(&mut self.control, &ToAgent::Exec(command.clone())).context("the machine is gone")?;
         let [stdin, stdout, stderr] = &self.streams;
         let (input, output, error) = (stdin.try_clone()?, stdout.try_clone()?, stderr.try_clone()?);
-        // Not joined: it may sit in a read of our own standard input for ever.
-        thread::spawn(move || feed(streams.stdin, input));
+        self.feeder.start(streams.stdin, input);
         let (broken, signals) = (self.sender.clone(), self.sender.clone());
         let out = thread::spawn(move || drain(output, streams.stdout, &broken));
         let err = thread::spawn(move || drain(error, streams.stderr, &signals));
@@ -348,6 +349,23 @@ fn accept(listener: &UnixListener, qemu: &mut Child, deadline: Instant) -> Resul
     }
 }
 
+/// Feeds the commands' inputs to the port, one after the other: a command may end before its input is through.
+#[derive(Default)]
+struct Feeder(Option<JoinHandle<()>>);
+
+impl Feeder {
+    /// Feeds `from` when the input before is through. Nobody waits for the last one: it may sit in a read of our own standard
+    /// input for ever.
+    fn start(&mut self, from: Box<dyn Read + Send>, port: UnixStream) {
+        let before = self.0.take();
+        self.0 = Some(thread::spawn(move || {
+            // A panic of that one has said itself what it was.
+            let _ = before.map(JoinHandle::join);
+            feed(from, port);
+        }));
+    }
+}
+
 /// Our input to the port, ended by an empty frame.
 fn feed(mut from: Box<dyn Read + Send>, mut port: UnixStream) {
     let mut chunk = vec![0; MAX_CHUNK];
@@ -401,5 +419,28 @@ impl Write for Capture {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next command's input, up to its end.
+    fn input(port: &mut UnixStream) -> Vec<u8> {
+        let frames = std::iter::from_fn(|| wire::read_frame(port, MAX_CHUNK).unwrap());
+        frames.take_while(|frame| !frame.is_empty()).flatten().collect()
+    }
+
+    #[test]
+    fn inputs_do_not_mix() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let mut feeder = Feeder::default();
+        // More than the socket holds: the first is not through when the second comes.
+        let long = vec![1; 4 << 20];
+        feeder.start(Box::new(io::Cursor::new(long.clone())), near.try_clone().unwrap());
+        feeder.start(Box::new(io::Cursor::new(b"next".to_vec())), near);
+        assert!(input(&mut far) == long);
+        assert_eq!(input(&mut far), b"next");
     }
 }
