@@ -60,12 +60,19 @@ impl Attachments {
         self.cells.get(index)
     }
 
-    /// The attachment of a Frame, made if it is not there. It is only kept once a page is counted.
+    /// The attachment of a Frame, made if it is not there. It is only kept once a page is counted. Each is looked at once, since
+    /// interrupts are off; backwards, so that the first free one is taken, which is found soonest.
     pub fn attach(&self, base: u64, pages: u64) -> Result<&Cell<Attachment>, Error> {
-        if let Some(cell) = self.find(base) {
-            return Ok(cell);
+        let mut free = None;
+        for cell in self.cells.iter().rev() {
+            let attachment = cell.get();
+            if attachment.mapped == 0 {
+                free = Some(cell);
+            } else if attachment.base == base {
+                return Ok(cell);
+            }
         }
-        let cell = self.cells.iter().find(|cell| cell.get().mapped == 0).ok_or(Error::OutOfMemory)?;
+        let cell = free.ok_or(Error::OutOfMemory)?;
         let pages = u32::try_from(pages).map_err(|_| Error::InvalidArgument)?;
         cell.set(Attachment { base, pages, mapped: 0 });
         Ok(cell)

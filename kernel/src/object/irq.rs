@@ -111,17 +111,8 @@ impl Irq {
         Some((self.notification.object()?, self.notification.badge()))
     }
 
-    /// A level-triggered pin stays masked until it is acknowledged.
-    #[inline(always)]
-    pub fn hold(&self) {
-        if let (true, Some(pin)) = (self.level.get(), self.pin.get()) {
-            arch::ioapic_mask(pin, true);
-        }
-    }
-
-    /// It has come.
+    /// It has come, and is dealt with.
     pub fn fire(&self, k: &Kernel) {
-        self.hold();
         if let Some((notification, bits)) = self.signals() {
             notification.signal(k, bits);
         }
@@ -148,6 +139,23 @@ impl Irq {
         self.used.set(false);
         self.pin.set(None);
         Progress::Done
+    }
+}
+
+/// The interrupt of this vector, if it is one of a device.
+#[inline(always)]
+pub fn of_vector(k: &Kernel, vector: u8) -> Option<&Irq> {
+    k.irqs.get(usize::from(vector.checked_sub(FIRST_VECTOR)?))
+}
+
+/// An interrupt has come, and its end is not told to the controllers yet: a level-triggered pin is masked until its holder acknowledges
+/// it. Were that done later, it would come again as long as its line is high, and the kernel get nowhere with interrupts on.
+#[inline(always)]
+pub fn hold(k: &Kernel, vector: u8) {
+    if let Some(irq) = of_vector(k, vector)
+        && let (true, Some(pin)) = (irq.level.get(), irq.pin.get())
+    {
+        arch::ioapic_mask(pin, true);
     }
 }
 

@@ -3,8 +3,8 @@
 use super::status;
 use crate::arch;
 use crate::memory::Ref;
-use crate::object::Thread;
 use crate::object::thread::State;
+use crate::object::{Thread, irq};
 use crate::rig::{Rig, TABLE};
 use crate::sched;
 use ipc::{Call, Error, ObjectType};
@@ -75,7 +75,11 @@ fn a_line_that_stays_high_comes_once_for_each_acknowledgement() {
     let vector = interrupt(&rig, PARTS, Some(7));
     let count = || {
         // As long as nothing masks the pin, it comes; a thousand times is too often.
-        let times = (0..1000).take_while(|_| !arch::ioapic_masked(7)).map(|_| sched::interrupt(&rig.k, vector)).count();
+        let comes = || {
+            irq::hold(&rig.k, vector);
+            sched::interrupt(&rig.k, vector);
+        };
+        let times = (0..1000).take_while(|_| !arch::ioapic_masked(7)).map(|_| comes()).count();
         (times, rig.call(Call::Poll, PARTS + 1, &[]).status)
     };
     assert_eq!(count(), (1, 0));
@@ -89,6 +93,7 @@ fn a_line_that_stays_high_comes_once_for_each_acknowledgement() {
     assert!(rig.settle() == handler);
     rig.call(Call::Wait, PARTS + 1, &[]);
     assert!(rig.settle() == main);
+    irq::hold(&rig.k, vector);
     assert!(sched::woken_by(&rig.k, main, vector) == Some(handler) && arch::ioapic_masked(7));
     // Who has no right to acknowledge cannot; and without a notification it stays masked whatever is acknowledged.
     rig.ok(Call::CapCopy, TABLE, &[50, PARTS.into(), 1, 0]);

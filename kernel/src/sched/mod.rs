@@ -123,14 +123,13 @@ fn woken_by_timer(k: &Kernel, current: Ref<Thread>) -> Option<Ref<Thread>> {
 
 #[inline(always)]
 fn woken_by_irq(k: &Kernel, current: Ref<Thread>, vector: u8) -> Option<Ref<Thread>> {
-    let irq = k.irqs.get(usize::from(vector.checked_sub(irq::FIRST_VECTOR)?))?;
+    let irq = irq::of_vector(k, vector)?;
     let (notification, bits) = irq.signals()?;
     let thread = notification.waiters.first()?;
     let time = urgent(thread, current)?;
     if bits == 0 || thread.has_deadline.get() || !preempt(k, current, thread, time) {
         return None;
     }
-    irq.hold();
     notification.take_out(thread);
     thread.frame.set_status(Ok(()));
     thread.frame.set_result(0, bits);
@@ -156,7 +155,7 @@ pub fn interrupt(k: &Kernel, vector: u8) {
     if vector == arch::TIMER_VECTOR {
         k.cpu.armed.set(u64::MAX);
         deal_with_time(k);
-    } else if let Some(irq) = vector.checked_sub(irq::FIRST_VECTOR).and_then(|index| k.irqs.get(usize::from(index))) {
+    } else if let Some(irq) = irq::of_vector(k, vector) {
         irq.fire(k);
     }
 }
@@ -204,6 +203,9 @@ pub fn settle(k: &Kernel) -> Ref<Thread> {
     {
         return current;
     }
+    // What has come meanwhile is dealt with in one go: at the way out it would cost another way in, and be kept from who waits for
+    // it by whoever is chosen before.
+    arch::interrupt_window();
     loop {
         k.cpu.attention.set(false);
         while let Some(vector) = k.cpu.take_interrupt() {

@@ -12,8 +12,8 @@ use super::{cpu, hooks, kernel};
 use crate::kernel::Kernel;
 use crate::memory::Ref;
 use crate::message::fastpath::{self, Fast};
-use crate::object::CapTable;
 use crate::object::thread::{Frame, State, Thread, entry};
+use crate::object::{CapTable, irq};
 use crate::{call, fault, sched};
 use core::mem::offset_of;
 use ipc::Call;
@@ -368,6 +368,7 @@ extern "C" fn trap_from_user(thread: Ref<Thread>) -> ! {
         }
         _ => {
             let vector = vector as u8;
+            irq::hold(k, vector);
             if hooks::acknowledge(vector) {
                 match sched::woken_by(k, thread, vector) {
                     Some(woken) => run(k, woken),
@@ -385,6 +386,7 @@ extern "C" fn trap_from_kernel(vector: u64, error: u64, rip: u64) {
     if vector < 32 {
         panic!("exception {vector} in the kernel: error {error:#x}, rip {rip:#x}, address {:#x}", cpu::fault_address());
     }
+    irq::hold(kernel(), vector as u8);
     if hooks::acknowledge(vector as u8) {
         kernel().cpu.note_interrupt(vector as u8);
     }
