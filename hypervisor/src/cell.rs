@@ -386,6 +386,11 @@ impl Cell {
 
     /// Notes a violation; only the first counts.
     pub fn fail(&self, failure: Failure) {
+        self.failure.lock().get_or_insert(failure);
+        if let Some(state) = self.comm_word(offset::CELL_STATE) {
+            state.store(CellState::Failed as u32, Ordering::Release);
+        }
+        // Last: who reads it may rely on what it says.
         self.end_line();
         say!(
             "cell {} \"{}\" stopped: {} (address {:#x}, detail {:#x}) on CPU {} at {:#x}+{:#x}",
@@ -398,10 +403,6 @@ impl Cell {
             failure.code_base,
             failure.rip,
         );
-        self.failure.lock().get_or_insert(failure);
-        if let Some(state) = self.comm_word(offset::CELL_STATE) {
-            state.store(CellState::Failed as u32, Ordering::Release);
-        }
     }
 
     /// Sends a message and waits for the answer; `None` if the cell takes no messages or is at its end. `wait` is called while

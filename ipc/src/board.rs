@@ -53,8 +53,8 @@ pub struct Board {
     pub reports: AtomicU64,
     /// 1: an order may make a server crash.
     pub may_crash: AtomicU32,
-    /// 0.
-    pub reserved: AtomicU32,
+    /// Slots of `init`'s capability table that are free.
+    pub free_capabilities: AtomicU32,
     /// Turns of `init`'s own event loop.
     pub turns: AtomicU64,
 }

@@ -259,6 +259,8 @@ pub struct Counters {
     pub processes_started: AtomicU64,
     /// Processes that exist.
     pub processes: AtomicU64,
+    /// Slots of the personality's capability table that are free.
+    pub free_capabilities: AtomicU64,
 }
 
 /// What the real-time side publishes of a thread: for `crtos ps`, and for the driver's fault handler. 128 bytes.

@@ -64,6 +64,8 @@ pub struct Board {
     pub reports: u64,
     /// Turns of the supervisor's event loop.
     pub turns: u64,
+    /// Free slots of the supervisor's capability table.
+    pub free_capabilities: u32,
 }
 
 /// Bytes of other realms as text that a terminal can bear.
@@ -111,6 +113,7 @@ impl Board {
             servers: entries.chunks_exact(size_of::<Entry>()).map(server).collect(),
             reports: u64_at(&head, offset_of!(Head, reports)),
             turns: u64_at(&head, offset_of!(Head, turns)),
+            free_capabilities: u32_at(&head, offset_of!(Head, free_capabilities)),
         })
     }
 

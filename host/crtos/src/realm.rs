@@ -146,6 +146,7 @@ impl Realm {
             mirror_nodes: counter(offset_of!(shadow::Counters, mirror_nodes)),
             processes_started: counter(offset_of!(shadow::Counters, processes_started)),
             processes: counter(offset_of!(shadow::Counters, processes)),
+            free_capabilities: counter(offset_of!(shadow::Counters, free_capabilities)),
             requests_sent: of_header(offset_of!(RtHeader, requests_sent)),
             responses_dropped: of_header(offset_of!(RtHeader, responses_dropped)),
         })
@@ -205,6 +206,8 @@ pub struct Counters {
     pub processes_started: u64,
     /// Now.
     pub processes: u64,
+    /// Slots of the personality's capability table.
+    pub free_capabilities: u64,
     /// Requests to Linux.
     pub requests_sent: u64,
     /// Answers that were not valid.

@@ -40,6 +40,9 @@ pub trait Machine {
     /// A random number.
     fn random(&mut self) -> u64;
 
+    /// Slots of the own capability table that are free.
+    fn free_capabilities(&self) -> usize;
+
     /// Makes an empty address space with its routes.
     fn space_create(&mut self, space: u32) -> Result<()>;
     /// Ends an address space; no thread of it is left.

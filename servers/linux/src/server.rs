@@ -252,6 +252,7 @@ impl Server {
         store(&self.counters.pool_free, self.memory.pages.free() as usize);
         store(&self.counters.pool_quarantine, self.memory.pages.quarantined() as usize);
         store(&self.counters.mirror_nodes, self.memory.mirror.nodes_used());
+        store(&self.counters.free_capabilities, self.machine.free_capabilities());
         store(&self.counters.processes, self.processes.iter().flatten().count());
         for process in self.processes.iter().flatten() {
             store(&self.entries[process.leader as usize].pages, process.space.pages as usize);

@@ -43,6 +43,11 @@ struct World {
 struct FakeMachine(Rc<RefCell<World>>);
 
 impl Machine for FakeMachine {
+    fn free_capabilities(&self) -> usize {
+        let world = self.0.borrow();
+        usize::from(u16::MAX) - world.spaces.len() - world.registers.len()
+    }
+
     fn now(&self) -> u64 {
         self.0.borrow().now
     }

@@ -68,7 +68,8 @@ fn submit(state: &mut State<'_>, word: &impl Fn(usize) -> u64, channel: &mut imp
     let kind = (word(0) & !vfs::SUBMIT_AGAIN).try_into().map_err(|_| EINVAL)?;
     let args = core::array::from_fn(|index| word(4 + index));
     state.submit(
-        &Wish { kind, slot, generation, scheduling: word(2) as u32, number: word(3), args, cookie: word(10), is_again },
+        &Wish { kind, slot, generation, scheduling: word(2) as u32, number: word(3), args, cookie: word(10) },
+        is_again,
         channel,
     )
 }

@@ -53,8 +53,6 @@ pub struct Wish {
     pub args: [u64; 6],
     /// What the client recognises the answer by.
     pub cookie: u64,
-    /// The client may have made it before.
-    pub is_again: bool,
 }
 
 /// The bookkeeping of one instance.
@@ -201,8 +199,8 @@ impl<'a> State<'a> {
 
     // ---- calls of the client
 
-    /// A request of the client: its id.
-    pub fn submit(&mut self, wish: &Wish, channel: &mut impl Channel) -> Result<u64, i64> {
+    /// A request of the client, who may have made it before if it `is_again`: its id.
+    pub fn submit(&mut self, wish: &Wish, is_again: bool, channel: &mut impl Channel) -> Result<u64, i64> {
         if !matches!(
             wish.kind,
             request_kind::CALL | request_kind::EXIT | request_kind::THREAD_EXIT | request_kind::UNMAP
@@ -213,7 +211,9 @@ impl<'a> State<'a> {
             return Err(EIO);
         }
         self.known(wish.slot, wish.generation)?;
-        if let Some(id) = self.submitted_before(wish) {
+        if (self.recovered || is_again)
+            && let Some(id) = self.submitted_before(wish)
+        {
             return Ok(id);
         }
         let id = self.enter(wish)?;
@@ -239,16 +239,8 @@ impl<'a> State<'a> {
         }
         thread.interrupted = 1;
         let args = [call, 0, 0, 0, 0, 0];
-        let id = self.enter(&Wish {
-            kind: request_kind::CANCEL,
-            slot,
-            generation,
-            scheduling,
-            number: 0,
-            args,
-            cookie: 0,
-            is_again: false,
-        })?;
+        let id =
+            self.enter(&Wish { kind: request_kind::CANCEL, slot, generation, scheduling, number: 0, args, cookie: 0 })?;
         self.pump(Some(id), channel);
         Ok(0)
     }
@@ -307,16 +299,7 @@ impl<'a> State<'a> {
                 // Of a thread that leads no process, Linux takes no notice of it. There is an entry for each slot.
                 let args = [SIGKILL, 0, 0, 0, 0, 0];
                 let kind = request_kind::EXIT;
-                let entered = self.enter(&Wish {
-                    kind,
-                    slot,
-                    generation,
-                    scheduling,
-                    number: 0,
-                    args,
-                    cookie: 0,
-                    is_again: false,
-                });
+                let entered = self.enter(&Wish { kind, slot, generation, scheduling, number: 0, args, cookie: 0 });
                 debug_assert!(entered.is_ok());
             }
         }
@@ -326,7 +309,7 @@ impl<'a> State<'a> {
 
     /// The id of the same request, if the former instance has entered it but the client did not hear of that.
     fn submitted_before(&self, wish: &Wish) -> Option<u64> {
-        if !(self.recovered || wish.is_again) || wish.cookie == 0 {
+        if wish.cookie == 0 {
             return None;
         }
         let same = |entry: &&Submission| {
@@ -368,7 +351,7 @@ impl<'a> State<'a> {
         let index = self.book.submissions.iter().position(|entry| entry.id == 0).ok_or(EAGAIN)?;
         self.book.sequence += 1;
         let id = id(self.book.sequence, Place::Submission(index));
-        let Wish { kind, slot, generation, scheduling, number, args, cookie, is_again: _ } = *wish;
+        let Wish { kind, slot, generation, scheduling, number, args, cookie } = *wish;
         let entry = &mut self.book.submissions[index];
         *entry =
             Submission { id: 0, kind, forgotten: 0, slot, generation, scheduling, reserved: 0, number, args, cookie };

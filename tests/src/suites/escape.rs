@@ -116,13 +116,13 @@ fn ready(bench: &mut Bench<'_>) -> Result<()> {
     create(bench, &Inmate::new("inmate", &[3], FIRST).with_link(&composed)?)?;
     create(bench, &Inmate::new("guard", &[2], SECOND))?;
     start(bench, "guard", "guard.bin")?;
-    bench.ok(
-        "for cpu in 0 1; do
-             setsid taskset -c $cpu bash -c \"n=0; while :; do echo \\$((n += 1)) > /dev/shm/beat.$cpu; sleep 0.02; done\" \
+    bench.ok("for cpu in 0 1; do
+             mkfifo /dev/shm/never.$cpu
+             setsid taskset -c $cpu bash -c \"n=0
+                 while :; do echo \\$((n += 1)) > /dev/shm/beat.$cpu; read -t 0.02 <> /dev/shm/never.$cpu; done\" \
                  </dev/null >/dev/null 2>&1 &
          done
-         head -c 16M /dev/urandom > /dev/shm/witness; sha256sum /dev/shm/witness > /dev/shm/witness.sum",
-    )?;
+         head -c 16M /dev/urandom > /dev/shm/witness; sha256sum /dev/shm/witness > /dev/shm/witness.sum")?;
     unchanged(bench)
 }
 

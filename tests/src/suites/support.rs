@@ -73,9 +73,9 @@ pub fn crtos_run(bench: &mut Bench<'_>, argv: &[&str], input: &[u8]) -> Result<c
     bench.run(&all, input)
 }
 
-/// Counters of what programs take: slots, processes, pages.
+/// Counters of what programs and restarts take: slots, processes, pages, capabilities.
 pub fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 10] = [
         "shadow.slots ",
         "shadow.processes ",
         "shadow.pages_mapped ",
@@ -84,6 +84,8 @@ pub fn in_use(bench: &mut Bench<'_>) -> Result<Vec<String>> {
         "realtime.pool_quarantine ",
         "realtime.mirror_nodes ",
         "realtime.processes ",
+        "realtime.free_capabilities ",
+        "supervisor.free_capabilities ",
     ];
     let stats = bench.ok("crtos cell stats")?;
     let lines: Vec<String> =

@@ -9,6 +9,7 @@ use hypervisor_abi::check::{self, Finding, Role};
 use hypervisor_abi::config::CellConfig;
 use hypervisor_abi::hypercall::{CpuStat, InfoType};
 
+use crate::board::Board;
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
 use crate::{cell_state, config, files, watch, why};
@@ -320,10 +321,15 @@ fn realm_stats() -> Result<()> {
         ("mirror_nodes", counters.mirror_nodes),
         ("processes_started", counters.processes_started),
         ("processes", counters.processes),
+        ("free_capabilities", counters.free_capabilities),
         ("requests_sent", counters.requests_sent),
         ("responses_dropped", counters.responses_dropped),
     ] {
         println!("realtime.{name} {value}");
+    }
+    // An image may have no board.
+    if let Ok(board) = Board::read(&realm) {
+        println!("supervisor.free_capabilities {}", board.free_capabilities);
     }
     Ok(())
 }

@@ -127,6 +127,11 @@ impl Board {
         }
     }
 
+    /// Shows how many slots of init's capability table are free.
+    pub fn free_capabilities(&self, slots: usize) {
+        self.head.free_capabilities.store(slots as u32, Ordering::Relaxed);
+    }
+
     /// Shows that init itself is alive.
     pub fn turn(&self) {
         self.head.turns.fetch_add(1, Ordering::Relaxed);

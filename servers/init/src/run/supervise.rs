@@ -138,6 +138,7 @@ impl Supervisor {
         if let Some(board) = &self.shared.board {
             board.show(index, server_state::RUNNING, self.generations[index]);
             board.started(index, rt::time::now());
+            board.free_capabilities(self.machine.memory.slots.free());
         }
         let ward = &self.shared.wards[index];
         ward.id.store(id(index, self.generations[index]), Ordering::Relaxed);

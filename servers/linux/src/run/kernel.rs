@@ -91,6 +91,10 @@ impl Machine for Kernel {
         self.objects.begin_turn();
     }
 
+    fn free_capabilities(&self) -> usize {
+        self.objects.free_slots()
+    }
+
     fn now(&self) -> u64 {
         rt::time::now()
     }

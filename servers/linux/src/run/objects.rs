@@ -12,6 +12,10 @@ const SPACE_CHUNK: u64 = 128 << 10;
 const MADE_IN_A_TURN: u32 = 32;
 /// A thread and its time.
 const THREAD_CHUNK: u64 = 8 << 10;
+/// Slots of a [`Chunk`].
+const CHUNK_SLOTS: usize = 2;
+/// Slots of a [`Task`].
+const TASK_SLOTS: usize = 3;
 
 /// An address space and the memory of its page tables.
 pub struct Space {
@@ -50,6 +54,13 @@ impl Objects {
     pub fn new(slots: Slots, outbox: Outbox) -> Objects {
         let (free_chunks, free_tasks, ended_chunks, ended_tasks) = Default::default();
         Objects { slots, outbox, free_chunks, free_tasks, ended_chunks, ended_tasks }
+    }
+
+    /// Slots that are free, or hold what waits to be used again.
+    pub fn free_slots(&self) -> usize {
+        let chunks = self.free_chunks.len() + self.ended_chunks.len();
+        let tasks = self.free_tasks.len() + self.ended_tasks.len();
+        self.slots.free() + CHUNK_SLOTS * chunks + TASK_SLOTS * tasks
     }
 
     /// What ended in the turn before is free now.

@@ -128,7 +128,7 @@ fn book() -> Box<Book> {
 }
 
 fn wish(kind: u32, slot: u32, number: u64) -> Wish {
-    Wish { kind, slot, generation: 7, scheduling: 0, number, args: [0; 6], cookie: 0xc00 + number, is_again: false }
+    Wish { kind, slot, generation: 7, scheduling: 0, number, args: [0; 6], cookie: 0xc00 + number }
 }
 
 /// Linux is there; slot 3 with generation 7 was started and admitted.
@@ -222,7 +222,7 @@ fn a_full_ring_loses_nothing_and_keeps_the_order() {
     let mut state = running(&mut book, &mut world);
     // Linux consumes nothing; EXIT-like requests need no answer, so more of them fit than entries are there.
     for number in 0..REQUESTS as u64 + 100 {
-        state.submit(&wish(request_kind::EXIT, 3, number), &mut world).unwrap();
+        state.submit(&wish(request_kind::EXIT, 3, number), false, &mut world).unwrap();
     }
     state.call(thread_identity(3, 7), 1, [0; 6], 9, &mut world).unwrap();
     assert_eq!(world.request_tail, REQUESTS as u32);
@@ -241,13 +241,13 @@ fn too_many_submissions_are_refused_not_lost() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
     for number in 0..SUBMISSIONS as u64 {
-        state.submit(&wish(request_kind::CALL, 3, number), &mut world).unwrap();
+        state.submit(&wish(request_kind::CALL, 3, number), false, &mut world).unwrap();
     }
-    assert_eq!(state.submit(&wish(request_kind::CALL, 3, 0), &mut world), Err(EAGAIN));
+    assert_eq!(state.submit(&wish(request_kind::CALL, 3, 0), false, &mut world), Err(EAGAIN));
     let first = world.consume().unwrap();
     world.finish(&first, 1);
     state.look(&mut world);
-    state.submit(&wish(request_kind::CALL, 3, 0), &mut world).unwrap();
+    state.submit(&wish(request_kind::CALL, 3, 0), false, &mut world).unwrap();
     let event = take(&mut state).unwrap();
     assert_eq!((event[0], event[2], event[3], event[7]), (EVENT_RETURN, 1, 0xc00, first.id));
 }
@@ -257,7 +257,7 @@ fn a_clone_makes_the_new_slot_known() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
     for (new_slot, new_generation, value) in [(5, 2, 321), (3, 9, -EIO), (256, 1, -EIO)] {
-        state.submit(&wish(request_kind::CALL, 3, special::CLONE), &mut world).unwrap();
+        state.submit(&wish(request_kind::CALL, 3, special::CLONE), false, &mut world).unwrap();
         let Request { id, .. } = world.consume().unwrap();
         world.respond(Response {
             id,
@@ -303,7 +303,7 @@ fn what_is_gone_or_forgotten_hangs_nobody() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
     state.call(thread_identity(3, 7), 0, [0; 6], 9, &mut world).unwrap();
-    state.submit(&wish(request_kind::UNMAP, 3, 0), &mut world).unwrap();
+    state.submit(&wish(request_kind::UNMAP, 3, 0), false, &mut world).unwrap();
     world.respond(Response { kind: response_kind::GONE, slot: 3, generation: 7, ..Response::default() });
     world.respond(Response { kind: response_kind::GONE, slot: 3, generation: 7, ..Response::default() });
     state.look(&mut world);
@@ -340,7 +340,7 @@ fn another_linux_ends_what_the_old_one_had() {
     world.peer = None;
     state.look(&mut world);
     assert!(!state.attached());
-    assert_eq!(state.submit(&wish(request_kind::CALL, 3, 0), &mut world), Err(EIO));
+    assert_eq!(state.submit(&wish(request_kind::CALL, 3, 0), false, &mut world), Err(EIO));
 }
 
 #[test]
@@ -470,7 +470,7 @@ fn a_new_instance_goes_on_where_the_old_one_died() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
     state.call(thread_identity(3, 7), 110, [0; 6], 42, &mut world).unwrap();
-    state.submit(&wish(request_kind::CALL, 3, 12), &mut world).unwrap();
+    state.submit(&wish(request_kind::CALL, 3, 12), false, &mut world).unwrap();
     // Died after putting an EXIT on the ring, before it left the book; and with one more entered, not yet on the ring.
     let exit = state.enter(&wish(request_kind::EXIT, 3, 13)).unwrap();
     let request = state.request(exit);
@@ -502,13 +502,13 @@ fn a_client_that_repeats_itself_after_a_restart_gets_everything_once() {
     let (mut book, mut world) = (book(), World::new());
     let mut state = running(&mut book, &mut world);
     let (first, second) = (wish(request_kind::CALL, 3, 1), wish(request_kind::CALL, 3, 2));
-    let ids = [&first, &second].map(|wish| state.submit(wish, &mut world).unwrap());
+    let ids = [&first, &second].map(|wish| state.submit(wish, false, &mut world).unwrap());
     // Died before the client heard of either; the first was answered meanwhile.
     let mut state = State::recover(&mut book, &mut world);
     let request = world.consume().unwrap();
     world.finish(&request, 0);
     state.look(&mut world);
-    assert_eq!([&first, &second].map(|wish| state.submit(wish, &mut world).unwrap()), ids);
+    assert_eq!([&first, &second].map(|wish| state.submit(wish, false, &mut world).unwrap()), ids);
     assert_eq!(std::iter::from_fn(|| world.consume()).count(), 1);
     // Died while it handed an event over.
     let before = *state.events_after(None).next().unwrap();
@@ -530,7 +530,7 @@ fn a_new_client_abandons_everything() {
     state.look(&mut world);
     state.admit(3, 7, 0).unwrap();
     state.call(thread_identity(3, 7), 1, [0; 6], 55, &mut world).unwrap();
-    state.submit(&Wish { generation: 7, ..wish(request_kind::CALL, 4, 1) }, &mut world).unwrap();
+    state.submit(&Wish { generation: 7, ..wish(request_kind::CALL, 4, 1) }, false, &mut world).unwrap();
     while world.consume().is_some() {}
     for again in [false, true] {
         let reply = client::serve(&mut state, vfs::ABANDON, |_| 0, &mut world);

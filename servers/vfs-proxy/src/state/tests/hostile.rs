@@ -71,8 +71,8 @@ proptest! {
                     }
                 }
                 Step::Submit(kind, slot, generation) => {
-                    let wish = Wish { kind: kind.into(), slot: slot.into(), generation: generation.into(), scheduling: 0, number: 1, args: [0; 6], cookie: 0, is_again: false };
-                    let _ = state.submit(&wish, &mut world);
+                    let wish = Wish { kind: kind.into(), slot: slot.into(), generation: generation.into(), scheduling: 0, number: 1, args: [0; 6], cookie: 0 };
+                    let _ = state.submit(&wish, false, &mut world);
                 }
                 Step::Cancel(slot) => { let _ = state.cancel(slot.into(), 1, &mut world); }
                 Step::Forget(slot) => { let _ = state.forget(slot.into(), 1, &mut world); }
