@@ -29,7 +29,7 @@ for source in "$here"/*.S; do
 done
 for source in "$here"/*.rs; do
     name=$(basename "$source" .rs)
-    [ "$name" = inmate ] && continue
+    case $name in inmate | link) continue ;; esac
     rustc --edition 2024 --target $target -D warnings -O -C panic=abort -C relocation-model=static --emit obj -o "$out/$name.o" "$source"
     start=$out/start.o
     [ "$name" = flat32 ] && start=

@@ -6,8 +6,7 @@
 .set OUTSIDE,   0x30000000      # not in the cell
 .set MMCONFIG,  0xb0000000
 .set LINK,      0x80007000      # configuration address of 00:0e.0
-.set BAR0,      0xf0000000
-.set BAR1,      0xf0001000
+.include "link.inc"
 
 # Executes the instruction given; goes on behind it even if it faults.
 .macro try instruction:vararg
@@ -324,18 +323,7 @@ pci_memory:
 
 # ---- the shared memory device ----
 link:
-    mov ecx, LINK + 0x10
-    mov eax, BAR0
-    call config_write
-    mov ecx, LINK + 0x14
-    mov eax, BAR1
-    call config_write
-    mov ecx, LINK + 0x04
-    mov eax, 6
-    call config_write
-    mov ecx, LINK + 0x60                        # MSI-X on
-    mov eax, 0x80000000
-    call config_write
+    call open_link
     mov ebx, [count]
 0:  call random
     mov esi, eax
@@ -357,18 +345,6 @@ link:
 3:  dec ebx
     jnz 0b
     jmp survived
-config_write:
-    push edx
-    push eax
-    mov edx, 0xcf8
-    mov eax, ecx
-    out dx, eax
-    pop eax
-    mov edx, 0xcfc
-    out dx, eax
-    pop edx
-    ret
-
 # ---- the communication region ----
 states:
     mov ebx, [count]

@@ -6,9 +6,7 @@
 
 .set FUNCTION, 0x80007000                       # enable, 00:0e.0
 .set LINK,     0x80006800                       # 00:0d.0
-.set MSIX,     0x60                             # its capability
-.set BAR0,     0xf0000000
-.set BAR1,     0xf0001000
+.include "link.inc"
 .set CONTROL,  BAR0 + 0x08
 .set DOORBELL, BAR0 + 0x0c
 .set ANSWERS,  0x52002000                       # output section of peer 0, which is rung
@@ -45,12 +43,14 @@ pci_read:
     jnz pci_read
     jmp done
 end_of_interrupt:
-    mov dword ptr [APIC + 0xb0], 0
+    xor eax, eax
+    mov ecx, APIC_EOI * 16
+0:  mov [APIC + ecx], eax                       # by the instruction of apic_write: what decoding takes is in the figure
     dec ebp
-    jnz end_of_interrupt
+    jnz 0b
     jmp done
 doorbell:
-    call registers
+    call open_link
 0:  mov ebx, [ANSWERS]
     mov dword ptr [DOORBELL], 1                 # vector 1 of peer 0
 1:  cmp [ANSWERS], ebx
@@ -65,7 +65,7 @@ done:
     jmp 0b
 
 listener:
-    call registers
+    call open_link
     lea eax, [rung]
     mov ecx, VECTOR
     call gate
@@ -78,9 +78,6 @@ listener:
     mov dword ptr [BAR1 + 0x14], 0
     mov dword ptr [BAR1 + 0x18], VECTOR
     mov dword ptr [BAR1 + 0x1c], 0
-    mov ecx, LINK + MSIX
-    mov eax, 0x80000000
-    call config_write
     mov dword ptr [CONTROL], 1
     lea esi, [listens]
     call puts
@@ -90,32 +87,7 @@ rung:
     inc dword ptr [ANSWERS]
     push eax
     push ecx
-    xor eax, eax
-    mov ecx, APIC_EOI
-    call apic_write
-    pop ecx
-    pop eax
-    iretd
-
-# Opens the register windows of the device.
-registers:
-    mov ecx, LINK + 0x10
-    mov eax, BAR0
-    call config_write
-    mov ecx, LINK + 0x14
-    mov eax, BAR1
-    call config_write
-    mov ecx, LINK + 0x04
-    mov eax, 6                                  # memory, bus master
-config_write:
-    push eax
-    mov edx, 0xcf8
-    mov eax, ecx
-    out dx, eax
-    pop eax
-    mov edx, 0xcfc
-    out dx, eax
-    ret
+    jmp interrupt_end
 
 text:    .asciz "exits inmate: done\n"
 listens: .asciz "exits inmate: listens\n"

@@ -197,22 +197,6 @@ pub fn pci_capability(function: u32, id: u32) -> Option<u32> {
     (at != 0).then_some(at)
 }
 
-/// Maps the registers of a shared memory function, and has its two interrupts sent to this processor, from `vector` on. `capability` is that
-/// of MSI-X.
-pub fn message_interrupts(function: u32, capability: u32, registers: u32, table: u32, vector: u8) {
-    pci_write(function, 0x10, registers);
-    pci_write(function, 0x14, table);
-    pci_write(function, 4, 6);
-    for n in 0..2 {
-        let entry = table + 16 * n;
-        write(entry, message_address());
-        write(entry + 4, 0);
-        write(entry + 8, u32::from(vector) + n);
-        write(entry + 12, 0);
-    }
-    pci_write(function, capability, pci_read(function, capability) | 1 << 31);
-}
-
 /// A 64-bit BAR: the register of its low half.
 pub struct Bar64 {
     pub function: u32,
@@ -238,11 +222,6 @@ impl Bar64 {
         self.set(address);
         size
     }
-}
-
-/// BAR 2 of a shared memory function, where the memory is; `None` if its vendor capability, which begins at `vendor`, has the address.
-pub fn memory_bar(function: u32, vendor: u32) -> Option<Bar64> {
-    (pci_read(function, vendor) >> 16 & 0xff == 0x18).then_some(Bar64 { function, register: 0x18 })
 }
 
 // ---- the communication region ----

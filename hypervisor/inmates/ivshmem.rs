@@ -5,39 +5,14 @@
 #![no_main]
 
 mod inmate;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+mod link;
+use core::sync::atomic::Ordering::Relaxed;
 
 use inmate::*;
+use link::*;
 
-/// State change; the next one: doorbell.
-const VECTOR: u8 = 0x50;
-const REGISTERS: u32 = 0xf000_0000;
-const MSIX_TABLE: u32 = 0xf000_1000;
-const ID: u32 = REGISTERS;
-const CONTROL: u32 = REGISTERS + 0x08;
-const DOORBELL: u32 = REGISTERS + 0x0c;
-const STATE: u32 = REGISTERS + 0x10;
 const READY: u32 = 2;
 const ROUNDS: u32 = 100;
-
-static CHANGES: AtomicU32 = AtomicU32::new(0);
-static BELLS: AtomicU32 = AtomicU32::new(0);
-
-entry!(changed_entry, changed);
-extern "C" fn changed() {
-    CHANGES.fetch_add(1, Relaxed);
-    write(APIC_EOI, 0);
-}
-
-entry!(rung_entry, rung);
-extern "C" fn rung() {
-    BELLS.fetch_add(1, Relaxed);
-    write(APIC_EOI, 0);
-}
-
-fn ring(peer: u32) {
-    write(DOORBELL, peer << 16 | 1);
-}
 
 /// Waits for a doorbell after so many.
 fn wait_for_bell(before: u32) {
@@ -67,27 +42,20 @@ fn one_shot(own: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
-    let device = (0..256).find(|function| pci_read(*function, 0) == 0x4106_110a);
-    let Some((function, vendor, msix)) =
-        device.and_then(|f| Some((f, pci_capability(f, 0x09)?, pci_capability(f, 0x11)?)))
-    else {
+    let Some(device) = Device::find() else {
         say!("ivshmem inmate: no device");
         stop();
     };
-    gate(VECTOR, changed_entry);
-    gate(VECTOR + 1, rung_entry);
-    write(APIC_SPURIOUS, 0x1ff);
-    message_interrupts(function, msix, REGISTERS, MSIX_TABLE, VECTOR);
     let way = command();
     if way == b'o' {
-        pci_write(function, vendor, pci_read(function, vendor) | 1 << 24);
+        device.set_one_shot();
     }
-    interrupts_on();
+    device.open();
     write(CONTROL, 1);
     write(STATE, READY);
     let own = read(ID);
     let peer = 1 - own;
-    let state_of_peer = pci_read(function, vendor + 0x18) + 4 * peer;
+    let state_of_peer = device.memory() + 4 * peer;
     say!("ivshmem inmate: peer {own:08x}");
     match way {
         b'r' => {

@@ -6,41 +6,19 @@
 #![no_main]
 
 mod inmate;
+mod link;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use inmate::*;
+use link::*;
 
-/// State change; the next one: doorbell.
-const VECTOR: u8 = 0x50;
-const REGISTERS: u32 = 0xf000_0000;
-const MSIX_TABLE: u32 = 0xf000_1000;
-const ID: u32 = REGISTERS;
-const MAX_PEERS: u32 = REGISTERS + 0x04;
-const CONTROL: u32 = REGISTERS + 0x08;
-const DOORBELL: u32 = REGISTERS + 0x0c;
-const STATE: u32 = REGISTERS + 0x10;
 /// Can be rung.
 const READY: u32 = 1;
 /// Has rung.
 const DONE: u32 = 2;
 const ROUNDS: u32 = 100;
 const SECTION: u32 = 0x1000;
-
-static CHANGES: AtomicU32 = AtomicU32::new(0);
-static BELLS: AtomicU32 = AtomicU32::new(0);
-
-entry!(changed_entry, changed);
-extern "C" fn changed() {
-    CHANGES.fetch_add(1, Relaxed);
-    write(APIC_EOI, 0);
-}
-
-entry!(rung_entry, rung);
-extern "C" fn rung() {
-    BELLS.fetch_add(1, Relaxed);
-    write(APIC_EOI, 0);
-}
 
 /// The link, as this peer sees it.
 struct Link {
@@ -103,7 +81,7 @@ impl Link {
         let next = (self.own + 1) % self.peers;
         for _ in 0..ROUNDS {
             let before = self.bells(next);
-            write(DOORBELL, next << 16 | 1);
+            ring(next);
             while self.bells(next) == before {
                 pause();
             }
@@ -116,23 +94,14 @@ impl Link {
 
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
-    let device = (0..256).find(|function| pci_read(*function, 0) == 0x4106_110a);
-    let Some((function, vendor, msix)) =
-        device.and_then(|f| Some((f, pci_capability(f, 0x09)?, pci_capability(f, 0x11)?)))
-    else {
+    let Some(device) = Device::find() else {
         say!("peers inmate: no device");
         stop();
     };
-    gate(VECTOR, changed_entry);
-    gate(VECTOR + 1, rung_entry);
-    write(APIC_SPURIOUS, 0x1ff);
-    message_interrupts(function, msix, REGISTERS, MSIX_TABLE, VECTOR);
-    interrupts_on();
-    let bar = memory_bar(function, vendor);
-    let table = bar.as_ref().map_or_else(|| pci_read(function, vendor + 0x18), |bar| bar.get() as u32);
-    let link = Link { own: read(ID), peers: read(MAX_PEERS), table };
+    device.open();
+    let link = Link { own: read(ID), peers: read(MAX_PEERS), table: device.memory() };
     write(link.section(link.own), 0xa0 + link.own);
-    if let Some(bar) = bar {
+    if let Some(bar) = device.memory_bar() {
         link.try_to_move(&bar);
     }
     link.show_bells();

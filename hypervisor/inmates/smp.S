@@ -80,12 +80,7 @@ interrupt:
     push eax
     push ecx
     inc dword ptr [count]
-    xor eax, eax
-    mov ecx, APIC_EOI
-    call apic_write
-    pop ecx
-    pop eax
-    iretd
+    jmp interrupt_end
 
 protected_2:
     mov ax, 0x10

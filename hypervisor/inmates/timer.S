@@ -54,23 +54,13 @@ tick:
     mov eax, OWN
     mov ecx, APIC_SELF
 1:  call apic_write
-    xor eax, eax
-    mov ecx, APIC_EOI
-    call apic_write
-    pop ecx
-    pop eax
-    iretd
+    jmp interrupt_end
 
 own:
     push eax
     push ecx
     inc dword ptr [owns]
-    xor eax, eax
-    mov ecx, APIC_EOI
-    call apic_write
-    pop ecx
-    pop eax
-    iretd
+    jmp interrupt_end
 
 hello: .asciz "timer inmate: hello\n"
 text:  .asciz "timer inmate: ticks "

@@ -17,7 +17,7 @@ pub struct Signals(AtomicU32);
 pub struct Taken {
     /// There was an INIT.
     pub init: bool,
-    /// Vector of the start-up that came last, behind the INIT if there was one.
+    /// Vector of the start-up that came first, behind the INIT if there was one.
     pub start_up: Option<u8>,
 }
 

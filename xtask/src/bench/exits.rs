@@ -18,6 +18,10 @@ use crate::{build, guest};
 
 /// How long it is looked.
 const SPAN: Duration = Duration::from_secs(10);
+/// Longest time until a program is at work.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// So many calls of a program, none of which Linux answers, are sleeps.
+const SLEEPS: u64 = 1000;
 const LOAD: &str =
     "stress-ng --cpu 1 --vm 1 --vm-bytes 64M --pipe 1 --timer 1 --quiet >/dev/null 2>&1 & echo $! > /tmp/load";
 /// Programs that wake up 1000 times a second, and what their figures are called by. That of `cyclictest` has a second, less urgent thread,
@@ -140,15 +144,8 @@ fn acts(vm: &mut Vm, mode: &str, x2apic: bool) -> Result<Vec<Figure>> {
 
 /// The real-time processor, while a program runs that does nothing but sleep and wake up.
 fn real_time(vm: &mut Vm, process: &str, command: &str) -> Result<Vec<(String, u64)>> {
-    script(
-        vm,
-        &format!(
-            "crtos run {command} >/tmp/report 2>&1 & echo $! > /tmp/program
-        for round in $(seq 300); do crtos ps | grep -q {process} && exit 0; sleep 0.1; done; exit 1"
-        ),
-    )?;
-    // It maps its memory and reports its options first.
-    std::thread::sleep(Duration::from_secs(2));
+    script(vm, &format!("crtos run {command} >/tmp/report 2>&1 & echo $! > /tmp/program"))?;
+    wait_until_it_sleeps(vm, process)?;
     let counts = rates(vm, "srtos", Some(OURS))?;
     let report =
         script(vm, "kill -INT $(cat /tmp/program); tail --pid=$(cat /tmp/program) -f /dev/null; cat /tmp/report")?;
@@ -160,6 +157,38 @@ fn real_time(vm: &mut Vm, process: &str, command: &str) -> Result<Vec<(String, u
         bail!("the program did not wake up often enough:\n{report}");
     }
     Ok(counts.into_iter().filter(|(reason, count)| *count > 0 || reason == "total").collect())
+}
+
+/// Waits until the program has mapped its memory and reported its options: then it calls Linux no more.
+fn wait_until_it_sleeps(vm: &mut Vm, process: &str) -> Result<()> {
+    let limit = Instant::now() + PATIENCE;
+    // Since Linux was last called.
+    let (mut remote_before, mut local_before) = (0, 0);
+    loop {
+        let said = text(vm, &["crtos", "ps"])?;
+        let (remote, local) = calls(&said, process)?;
+        if remote != remote_before {
+            (remote_before, local_before) = (remote, local);
+        } else if local >= local_before + SLEEPS {
+            return Ok(());
+        }
+        if Instant::now() > limit {
+            bail!("{process} does not just sleep and wake up:\n{said}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Calls of a process that Linux has answered and that the real-time side has, out of `crtos ps`.
+fn calls(said: &str, process: &str) -> Result<(u64, u64)> {
+    let mut sums = (0, 0);
+    for line in said.lines().filter(|line| line.ends_with(process)) {
+        let mut columns = line.split_whitespace().skip(6);
+        let mut column = || columns.next().and_then(|word| word.parse::<u64>().ok()).context(line.to_owned());
+        sums.0 += column()?;
+        sums.1 += column()?;
+    }
+    Ok(sums)
 }
 
 fn script(vm: &mut Vm, script: &str) -> Result<String> {
