@@ -23,6 +23,8 @@ pub struct Kernel {
 pub struct Machine {
     /// QEMU's program.
     pub qemu: PathBuf,
+    /// A library that QEMU loads first, which mends it (`examples/mend.rs`).
+    pub mend: PathBuf,
     /// Linux.
     pub kernel: Kernel,
     /// The initramfs, made by [`crate::initramfs::build`].
@@ -53,9 +55,10 @@ pub struct Machine {
 
 impl Machine {
     /// The default machine: QEMU's q35 with an AMD CPU that has SVM, in software emulation.
-    pub fn new(kernel: Kernel, initramfs: PathBuf, logs: PathBuf) -> Self {
+    pub fn new(kernel: Kernel, initramfs: PathBuf, mend: PathBuf, logs: PathBuf) -> Self {
         Self {
             qemu: "qemu-system-x86_64".into(),
+            mend,
             kernel,
             initramfs,
             accelerator: "tcg,thread=multi".into(),
@@ -158,7 +161,7 @@ mod tests {
             modules: "/k/modules".into(),
             headers: "/k/headers".into(),
         };
-        Machine::new(kernel, "/i".into(), "/logs".into())
+        Machine::new(kernel, "/i".into(), "/m".into(), "/logs".into())
     }
 
     #[test]

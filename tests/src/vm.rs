@@ -95,7 +95,7 @@ impl Vm {
             .context("making the sockets of the virtio-serial ports")?;
 
         let mut command = std::process::Command::new(&machine.qemu);
-        command.args(machine.qemu_arguments(&sockets));
+        command.args(machine.qemu_arguments(&sockets)).env("LD_PRELOAD", &machine.mend);
         fs::write(machine.logs.join("qemu.command"), format!("{command:?}\n"))?;
         let log = File::create(machine.logs.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

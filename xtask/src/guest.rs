@@ -44,7 +44,8 @@ pub fn machine(tree: &Tree, kind: &Kind) -> Result<Machine> {
     setup::base()?;
     let kernel = setup::kernel::get(tree, kind.flavour)?;
     let initramfs = initramfs(tree, &kernel)?;
-    let mut machine = Machine::new(kernel, initramfs, tree.new_log_directory(&kind.name)?);
+    let mend = build::library(tree, "what QEMU is mended by", "mend")?;
+    let mut machine = Machine::new(kernel, initramfs, mend, tree.new_log_directory(&kind.name)?);
     if kind.reserved {
         machine.kernel_options.push(RESERVED.to_owned());
     }

@@ -7,15 +7,14 @@ use tests::counter::Counters;
 use tests::standalone::Standalone;
 
 use super::Figure;
-use crate::build::{self, cargo};
+use crate::build;
 use crate::tree::Tree;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Boots the image alone. When it is ready it waits for interrupts, which executes nothing.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
-    let plugin = tree.target.join("debug/examples/libcounter.so");
+    let plugin = build::library(tree, "the instruction counter", "counter")?;
     let realm = build::realm(tree, &build::manifest(tree, "default")?)?;
     let logs = tree.new_log_directory("bench-boot")?;
     let counters = Counters::create(&logs.join("counters"))?;

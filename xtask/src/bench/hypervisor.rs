@@ -16,7 +16,7 @@ use tests::vm::Vm;
 
 use super::realm::text;
 use super::{Figure, size};
-use crate::build::{self, BARE_METAL, cargo};
+use crate::build::{self, BARE_METAL};
 use crate::guest::{self, Kind};
 use crate::tree::Tree;
 
@@ -70,10 +70,9 @@ pub fn machine(tree: &Tree, name: &str, manifest: PathBuf) -> Result<tests::mach
 
 /// What exits and the life of cells take.
 fn instructions(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
     let mut machine = machine(tree, "bench-hypervisor", build::manifest(tree, "default")?)?;
     let counters = Counters::create(&machine.logs.join("counters"))?;
-    let plugin = tree.target.join("debug/examples/libcounter.so");
+    let plugin = build::library(tree, "the instruction counter", "counter")?;
     machine.arguments.extend(counters.arguments(&plugin).map(Into::into));
     let scratch = machine.logs.join("inmates");
     build::inmates(tree, &scratch)?;

@@ -8,7 +8,7 @@ use ::tests::stretch::Report;
 use anyhow::{Context, Result, bail};
 
 use super::{Figure, size};
-use crate::build::{self, BARE_METAL, cargo};
+use crate::build::{self, BARE_METAL};
 use crate::tree::{Tree, say};
 
 const LIMIT: Duration = Duration::from_secs(600);
@@ -45,8 +45,7 @@ const HOSTILE: &str = "30000 0x2545f4914f6cdd1d";
 
 /// Boots the images alone and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(tree, "the interrupt watcher", &["build", "--package", "tests", "--example", "stretch"])?;
-    let plugin = tree.target.join("debug/examples/libstretch.so");
+    let plugin = build::library(tree, "the interrupt watcher", "stretch")?;
     let mut figures = Vec::new();
     let mut longest = 0;
     for (name, manifest, end, times) in STRETCHES {

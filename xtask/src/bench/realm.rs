@@ -26,7 +26,6 @@ const MOST_RESTART: u64 = 2_000_000;
 
 /// Boots the default machine with counted instructions and measures.
 pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
-    cargo(tree, "the instruction counter", &["build", "--package", "tests", "--example", "counter"])?;
     cargo(tree, "the benchmark program", &["build", "--release", "--package", "tests", "--bin", "repeat"])?;
     let repeat = tree.target.join("release/repeat");
 
@@ -40,7 +39,7 @@ pub fn measure(tree: &Tree) -> Result<Vec<Figure>> {
     machine.cpus = CPUS as u32;
     machine.files.push((repeat, PathBuf::from("/usr/local/bin/repeat"), 0o755));
     let counters = Counters::create(&machine.logs.join("counters"))?;
-    let plugin = tree.target.join("debug/examples/libcounter.so");
+    let plugin = build::library(tree, "the instruction counter", "counter")?;
     machine.arguments.extend(counters.arguments(&plugin).map(Into::into));
     let mut vm = guest::boot(&machine)?;
     guest::bring_up(&mut vm)?;

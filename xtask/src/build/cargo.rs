@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -72,4 +73,10 @@ pub fn packages(tree: &Tree, programs: &[String]) -> Result<Vec<String>> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Builds a shared library for QEMU, `tests/examples/NAME.rs`: where it is.
+pub fn library(tree: &Tree, what: &str, name: &str) -> Result<PathBuf> {
+    cargo(tree, what, &["build", "--package", "tests", "--example", name])?;
+    Ok(tree.target.join(format!("debug/examples/lib{name}.so")))
 }

@@ -15,7 +15,7 @@ use ::tests::machine::Kernel;
 use ::tests::suite::Flavour;
 use anyhow::{Context, Result, bail};
 
-pub use cargo::{BARE_METAL, cargo, packages};
+pub use cargo::{BARE_METAL, cargo, library, packages};
 
 use crate::tree::Tree;
 use crate::{run, setup};
