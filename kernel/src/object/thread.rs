@@ -1,6 +1,11 @@
 //! Thread: registers, what it runs in, what it waits for. One page with its FPU state.
 #![allow(unsafe_code)] // Finds the thread that a slot is part of, and the FPU area for the instructions that save and load it.
 
+mod frame;
+mod time;
+
+pub use frame::Frame;
+
 use super::{AddressSpace, CapTable, Endpoint, Notification, Reply, SchedContext};
 use crate::cap::{Home, KernelObject, Slot, derivation};
 use crate::heap;
@@ -28,74 +33,6 @@ pub mod special {
     pub const GS: u8 = 2;
     /// Its FPU state is in the registers; of a processor: they are open to use.
     pub const FPU: u8 = 4;
-}
-
-/// Registers, in the order in which the entry code pushes them. The processor itself pushes from `ss` down to `rip`.
-#[repr(C)]
-#[allow(missing_docs)]
-pub struct Frame {
-    pub r15: Cell<u64>,
-    pub r14: Cell<u64>,
-    pub r13: Cell<u64>,
-    pub r12: Cell<u64>,
-    pub rbp: Cell<u64>,
-    pub rbx: Cell<u64>,
-    pub r11: Cell<u64>,
-    pub r10: Cell<u64>,
-    pub r9: Cell<u64>,
-    pub r8: Cell<u64>,
-    pub rax: Cell<u64>,
-    pub rcx: Cell<u64>,
-    pub rdx: Cell<u64>,
-    pub rsi: Cell<u64>,
-    pub rdi: Cell<u64>,
-    pub entry: Cell<u64>,
-    pub error: Cell<u64>,
-    pub rip: Cell<u64>,
-    pub cs: Cell<u64>,
-    pub rflags: Cell<u64>,
-    pub rsp: Cell<u64>,
-    pub ss: Cell<u64>,
-}
-
-static_assertions::const_assert_eq!(size_of::<Frame>(), 176);
-
-impl Frame {
-    /// The register that carries message word `index` (0–7).
-    pub fn word(&self, index: usize) -> &Cell<u64> {
-        match index {
-            0 => &self.rdx,
-            1 => &self.r10,
-            2 => &self.r8,
-            3 => &self.r9,
-            4 => &self.r12,
-            5 => &self.r13,
-            6 => &self.r14,
-            _ => &self.r15,
-        }
-    }
-
-    /// Argument `index` of a kernel call, counted after the capability.
-    pub fn argument(&self, index: usize) -> u64 {
-        if index == 0 { self.rsi.get() } else { self.word(index - 1).get() }
-    }
-
-    /// Result `index` of a kernel call.
-    pub fn set_result(&self, index: usize, value: u64) {
-        match index {
-            0 => self.rdi.set(value),
-            1 => self.rsi.set(value),
-            n => self.word(n - 2).set(value),
-        }
-    }
-
-    /// Sets the status of a kernel call.
-    pub fn set_status(&self, status: Result<(), Error>) {
-        self.rax.set(match status {
-            Ok(()) => 0,
-            Err(error) => error as u64,
-        });
-    }
 }
 
 /// What a thread is doing; numbers as in `thread_state`.
@@ -351,63 +288,6 @@ impl Thread {
         match (self.lent_time.get(), self.own_time.get()) {
             (Some(lent), own) if !lent.exhausted() || own.is_none() => Some(lent),
             (_, own) => own,
-        }
-    }
-
-    /// The priority it runs at: the higher one of its own and the lent time's.
-    pub fn priority(&self) -> u8 {
-        let own = self.own_time.get().map_or(0, |sc| sc.priority());
-        let lent = self.lent_time.get().map_or(0, |sc| sc.priority().max(self.donated_priority.get()));
-        own.max(lent)
-    }
-
-    /// Lends the time that it runs on, and its priority, to the server that has taken its request.
-    pub fn lend_time(&self, server: Ref<Thread>) {
-        let Some(time) = self.time() else { return };
-        let priority = self.priority();
-        if self.lent_time.get() == Some(time) {
-            self.lent_time.set(None);
-        } else if let Some(user) = time.user.get() {
-            user.lent_time.set(None);
-        }
-        self.lent_out.set(time.address());
-        server.drop_lent_time();
-        server.lent_time.set(Some(time));
-        server.donated_priority.set(priority);
-        time.user.set(Some(server));
-    }
-
-    /// With its answer, `server` gives back to this thread the time it was lent, unless that has gone elsewhere meanwhile.
-    pub fn regain_time(&self, server: &Thread) {
-        let address = self.lent_out.replace(0);
-        let Some(time) = server.lent_time.get() else { return };
-        if time.address() != address {
-            return;
-        }
-        server.lent_time.set(None);
-        if self.own_time.get() == Some(time) {
-            time.user.set(None);
-        } else {
-            self.drop_lent_time();
-            self.lent_time.set(Some(time));
-            time.user.set(Some(Ref::from(self)));
-        }
-    }
-
-    /// Runs on its own time only from now on.
-    pub fn drop_lent_time(&self) {
-        if let Some(time) = self.lent_time.take() {
-            time.user.set(None);
-        }
-    }
-
-    /// Whoever runs on its own time has to do without from now on.
-    fn take_back_time(&self) {
-        self.lent_out.set(0);
-        if let Some(time) = self.own_time.get()
-            && let Some(user) = time.user.take()
-        {
-            user.lent_time.set(None);
         }
     }
 
