@@ -1,5 +1,6 @@
 # Two processors: the first wakes the other by INIT and start-up, then sends it a thousand interrupts and waits for each, by id and
-# by shorthand. In between it tries the same with processors that are not the cell's, and nothing may come of that.
+# by shorthand. In between it tries the same with processors that are not the cell's, and nothing may come of that. At last it says what memory
+# types processors find at their start, and after INIT and start-up.
 .include "inmate.inc"
 .include "apic.inc"
 
@@ -64,6 +65,26 @@ main:
     jne 2b
     lea esi, [again]
     call puts
+    # The first has its memory types still as it left them, and the second, as an INIT does not change them.
+    lea esi, [types]
+    call puts
+    mov eax, [found]
+    call puthex
+    mov al, ' '
+    call putc
+    mov ecx, 0x2ff
+    rdmsr
+    call puthex
+    mov al, ' '
+    call putc
+    mov eax, [types_2]
+    call puthex
+    mov al, ' '
+    call putc
+    mov eax, [pat_2]
+    call puthex
+    mov al, 10
+    call putc
 3:  pause
     call messages
     jmp 3b
@@ -89,6 +110,17 @@ protected_2:
     mov ss, ax
     mov esp, STACK_2
     lidt [idt_pointer]
+    mov ecx, 0x2ff                              # as they are, then others for the next time
+    rdmsr
+    mov [types_2], eax
+    or ah, 8
+    wrmsr
+    mov ecx, 0x277
+    rdmsr
+    mov [pat_2], eax
+    mov eax, 0x06060606
+    mov edx, eax
+    wrmsr
     call apic_init
     call apic_id
     mov [other], eax
@@ -117,7 +149,10 @@ hello:  .asciz "smp inmate: hello\n"
 second: .asciz "smp inmate: the second processor is there\n"
 text:   .asciz "smp inmate: interrupts "
 again:  .asciz "smp inmate: the second processor is there again\n"
+types:  .asciz "smp inmate: memory types "
 .balign 4
 alive: .long 0
 other: .long 0
 count: .long 0
+types_2: .long 0
+pat_2: .long 0

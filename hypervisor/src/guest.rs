@@ -14,7 +14,7 @@ use crate::decode::{Access, CodeSize, Instruction, MAX_LENGTH, Source, decode, t
 use crate::devices;
 use crate::memory::host;
 use crate::memory::nested::APIC_PAGE;
-use crate::units::msr::number;
+use crate::units::msr::{number, write_ignored};
 use crate::vendor::{Event, Exit, IoAccess, MemoryAccess, Vcpu, reg};
 use crate::{apic, hypercall, say, x86};
 
@@ -352,8 +352,7 @@ fn write_msr(cpu: &mut Cpu) -> Result<(), Violation> {
             let current = x86::read_msr(msr);
             value == current || !cpu.cell().is_root() && value == current | EXTD
         }
-        // MTRRs of the root cell: caching of the machine stays as it is.
-        None => cpu.cell().is_root() && (0x200..=0x26f).contains(&msr),
+        None => write_ignored(msr, cpu.cell().is_root()),
     };
     if accepted {
         skip(cpu, MSR_LENGTH);

@@ -134,7 +134,7 @@ pub trait Vcpu {
     fn capture(&mut self, frame: &LinuxFrame);
     /// Takes Linux's state back from the guest into the CPU: the last thing before leaving, all but CR3, CR4 and tables.
     fn restore(&mut self);
-    /// Changes to another cell.
+    /// Changes to another cell, or to a new life of the same: memory types are as after power-on, which a start by INIT does not change.
     fn set_cell(&mut self, cell: &CellContext);
     /// Puts the CPU into the state of a CPU that starts in real mode at `ip` of the code segment at `base`.
     fn start(&mut self, base: u64, ip: u16);

@@ -285,6 +285,11 @@ impl Vcpu for SvmVcpu {
     fn set_cell(&mut self, cell: &CellContext) {
         self.cell = *cell;
         self.use_context(*cell);
+        // Only the bit that switches them on is a cell's own: the types are the machine's.
+        let machine = read_msr(number::MTRR_DEF_TYPE);
+        self.mtrr_def_type = if cell.root { machine } else { machine & !MTRR_ENABLE };
+        self.pat = PAT_RESET;
+        self.apply_pat();
     }
 
     fn start(&mut self, base: u64, ip: u16) {
@@ -321,9 +326,6 @@ impl Vcpu for SvmVcpu {
         vmcb.sysenter_eip = 0;
         self.parked = false;
         self.registers = [0; 16];
-        self.mtrr_def_type = if self.cell.root { self.mtrr_def_type } else { 0 };
-        self.pat = PAT_RESET;
-        self.apply_pat();
         self.load = true;
         // SAFETY: debug addresses belong to whoever has the CPU; nothing of the former guest is to be seen.
         unsafe {
@@ -429,7 +431,7 @@ impl Vcpu for SvmVcpu {
                 self.apply_pat();
             }
             number::MTRR_DEF_TYPE => {
-                self.mtrr_def_type = value & 0xcff;
+                self.mtrr_def_type = self.mtrr_def_type & !MTRR_ENABLE | value & MTRR_ENABLE;
                 self.apply_pat();
             }
             _ => return None,

@@ -73,8 +73,24 @@ pub const fn cell(msr: u32, x2apic: bool) -> Rights {
         number::X2APIC_FIRST..=0x83f => Rights { read: x2apic, write: x2apic },
         number::TSC | number::APIC_BASE | 0x8b | 0xce | 0xe7 | 0xe8 | 0xfe | 0x10a | 0x1a0 | 0x179 | 0x17a => READ,
         0x200..=0x20f | 0x250..=0x26f => READ,
+        // System configuration and that of the north bridge, which Linux reads without asking whether it may.
+        0xc001_0010 | NORTH_BRIDGE => READ,
         0xc001_0015 | 0xc001_0062..=0xc001_006b | 0xc001_1029 => READ,
         _ => NONE,
+    }
+}
+
+/// Configuration of the north bridge. All of a chip's processors share it.
+const NORTH_BRIDGE: u32 = 0xc001_001f;
+
+/// Writes that are accepted and change nothing: who makes them does not expect that they can fail.
+#[must_use]
+pub const fn write_ignored(msr: u32, root: bool) -> bool {
+    if root {
+        // MTRRs: caching of the machine stays as it is.
+        0x200 <= msr && msr <= 0x26f
+    } else {
+        msr == NORTH_BRIDGE
     }
 }
 
@@ -102,5 +118,6 @@ mod tests {
         assert_eq!(cell(0x840, true), NONE);
         assert_eq!(cell(0x838, true), ALL, "the timer's count takes no exit");
         assert_eq!(cell(0x835, true), READ, "a local vector could be an INIT");
+        assert!(write_ignored(NORTH_BRIDGE, false) && !write_ignored(0x250, false), "no fixed range is a cell's");
     }
 }

@@ -182,6 +182,7 @@ pub fn smp(bench: &mut Bench<'_>) -> Result<()> {
         console.wait_for("smp inmate: the second processor is there")?;
         same("interrupts", console.wait_for("smp inmate: interrupts")?, "000003e8".into())?;
         console.wait_for("smp inmate: the second processor is there again")?;
+        memory_types(&console.wait_for("smp inmate: memory types ")?)?;
         match round {
             1 => bench.ok("crtos cell shutdown smp").map(drop)?,
             2 => {
@@ -195,6 +196,17 @@ pub fn smp(bench: &mut Bench<'_>) -> Result<()> {
     bench.ok("crtos cell destroy smp")?;
     same("CPUs of Linux", bench.ok("nproc")?, "4\n".into())?;
     bench.ok("for cpu in 0 1 2 3; do taskset -c $cpu true || exit; done").map(drop)
+}
+
+/// A start switches a cell's caches off, by one bit beside the machine's own types; INIT and start-up leave all as it is.
+fn memory_types(said: &str) -> Result<()> {
+    const ON: u32 = 1 << 11;
+    let words: Vec<_> = said.split(' ').map(|word| u32::from_str_radix(word, 16)).collect::<Result<_, _>>()?;
+    let [found, first, second, table] = words[..] else { bail!("four words: {said}") };
+    let types = (found & ON, first, second, table);
+    same("memory types", types, (0, found | ON, found | ON, 0x0606_0606))?;
+    // What firmware sets everywhere: memory without a type of its own is cached.
+    same("default type", first & 0xff, 6)
 }
 
 /// Configurations that fail at one step of the creation after the other, and what each is.
