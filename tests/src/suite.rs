@@ -119,6 +119,8 @@ pub trait Builder {
     fn front_door(&self) -> Result<PathBuf>;
     /// An empty directory for that suite.
     fn scratch(&self, suite: &str) -> Result<PathBuf>;
+    /// Where a build of Jailhouse lies.
+    fn jailhouse(&self) -> Result<&Path>;
     /// The checkout.
     fn root(&self) -> &Path;
 }

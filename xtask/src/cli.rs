@@ -138,6 +138,9 @@ pub struct Test {
     /// Also the long versions of the suites.
     #[arg(long)]
     pub long: bool,
+    /// Also the image under Jailhouse itself: a directory with its jailhouse.ko (for Debian's stock kernel), jailhouse and jailhouse-amd.bin.
+    #[arg(long, value_name = "DIR")]
+    pub jailhouse: Option<PathBuf>,
     /// Only list what there is.
     #[arg(long)]
     pub list: bool,

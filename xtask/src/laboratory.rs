@@ -17,6 +17,8 @@ use crate::{build, setup};
 pub struct Laboratory<'a> {
     /// The checkout.
     pub tree: &'a Tree,
+    /// A build of Jailhouse, if there is one.
+    pub jailhouse: Option<&'a Path>,
 }
 
 impl Builder for Laboratory<'_> {
@@ -81,6 +83,10 @@ impl Builder for Laboratory<'_> {
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path)?;
         Ok(path)
+    }
+
+    fn jailhouse(&self) -> Result<&Path> {
+        self.jailhouse.context("no build of Jailhouse was named")
     }
 
     fn root(&self) -> &Path {

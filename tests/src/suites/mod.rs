@@ -12,6 +12,7 @@ mod front_door;
 mod hostile;
 mod image;
 mod inmates;
+pub mod jailhouse;
 mod memory;
 mod messages;
 mod plain;

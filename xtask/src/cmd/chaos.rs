@@ -15,7 +15,7 @@ use crate::tree::Tree;
 /// Status 0 if nothing was lost.
 pub fn run(tree: &Tree, options: cli::Chaos) -> Result<u8> {
     setup::programs()?;
-    let laboratory = Laboratory { tree };
+    let laboratory = Laboratory { tree, jailhouse: None };
     let mut bench = Bench::new(&laboratory, "chaos", Some(suites::CRASH_MACHINE))?;
     let until = match options.kills {
         Some(kills) => Until::Kills(kills),

@@ -33,7 +33,7 @@ struct Run {
 pub fn run(tree: &Tree, options: cli::Picture) -> Result<u8> {
     setup::programs()?;
     let file = options.file.map_or(tree.root.join("docs/kill.svg"), |file| tree.caller.join(file));
-    let laboratory = Laboratory { tree };
+    let laboratory = Laboratory { tree, jailhouse: None };
     let program = laboratory.program("timeline")?;
     let mut bench = Bench::new(&laboratory, "picture", Some(suites::COUNTING_MACHINE))?;
     let run = record(&mut bench, &program.display().to_string())?;

@@ -42,8 +42,10 @@ pub fn run(tree: &Tree, options: cli::Test) -> Result<u8> {
         }
     }
 
-    let laboratory = Laboratory { tree };
-    for suite in suites::ALL {
+    let jailhouse = options.jailhouse.map(std::path::absolute).transpose()?;
+    let laboratory = Laboratory { tree, jailhouse: jailhouse.as_deref() };
+    let with_jailhouse = jailhouse.is_some().then_some(&suites::jailhouse::SUITE);
+    for suite in suites::ALL.iter().copied().chain(with_jailhouse) {
         match suite::run(&laboratory, suite, &options.filter, options.long) {
             Ok(count) => {
                 total.passed += count.passed;
