@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds the inmates as flat 32-bit binaries: build.sh OUTPUT_DIRECTORY
-# They are linked at 0x100000, but for the reset code of the one that brings its own; those in Rust begin in start.S.
+# They are linked at 0x100000, but for the reset code of the one that brings its own, and a kernel's file; those in Rust begin in start.S.
 set -e
 here=$(dirname "$0")
 out=$1
@@ -24,6 +24,7 @@ for source in "$here"/*.S; do
     case $name in
     start | language) ;;
     flat32-reset) link "$name" 0xf0000 "$out/$name.o" ;;
+    bzimage) link "$name" 0 "$out/$name.o" ;;
     *) link "$name" 0x100000 "$out/$name.o" ;;
     esac
 done

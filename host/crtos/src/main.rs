@@ -13,6 +13,7 @@ mod cmd;
 mod config;
 mod files;
 mod hypervisor;
+mod linux;
 mod memory;
 mod module;
 mod program;

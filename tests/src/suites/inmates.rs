@@ -19,6 +19,7 @@ pub const SUITE: Suite = Suite {
         case("timer", timer),
         case("neighbours", neighbours),
         case("smp", smp),
+        case("linux", super::linux_cell::linux),
         case("failed_create", failed_create),
         case("give_back", give_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),

@@ -13,6 +13,7 @@ mod hostile;
 mod image;
 mod inmates;
 pub mod jailhouse;
+mod linux_cell;
 mod memory;
 mod messages;
 mod plain;

@@ -26,6 +26,7 @@ pub const INMATES: Suite = Suite {
     wanted: Some(Wanted::new(State::Installed).x2apic()),
     cases: &[
         case("smp", smp),
+        case("linux", super::linux_cell::linux),
         case("timer_without_exits", inmate_without_exits),
         case("cycle", cycle),
         case("dmesg", |bench| bench.dmesg_is_clean()),

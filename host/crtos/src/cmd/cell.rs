@@ -1,6 +1,6 @@
 //! `crtos cell …`: the life of a cell. Without names and files, the cell of the real-time realm is meant.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -12,7 +12,7 @@ use hypervisor_abi::hypercall::{CpuStat, InfoType};
 use crate::board::Board;
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
-use crate::{cell_state, config, files, watch, why};
+use crate::{cell_state, config, files, linux, watch, why};
 
 const DEFAULT: &str = "srtos";
 /// States of a cell that runs.
@@ -60,6 +60,19 @@ pub enum Command {
         #[arg(default_value = DEFAULT)]
         cell: String,
     },
+    /// Start a Linux in a cell: make the cell, if it is not there, load it anew, start it. The kernel must be built with CONFIG_JAILHOUSE_GUEST
+    Linux {
+        /// Cell configuration
+        config: PathBuf,
+        /// The kernel (bzImage)
+        kernel: PathBuf,
+        /// Its initial file system
+        #[arg(short, long, value_name = "FILE")]
+        initrd: Option<PathBuf>,
+        /// Its command line
+        #[arg(short, long, value_name = "STRING", default_value = "")]
+        cmdline: String,
+    },
     /// List the cells
     List,
     /// Watch the real-time realm's cell until it is stopped, and start it anew when it fails, as its manifest says; `start` does this in the background
@@ -85,6 +98,9 @@ pub fn cell(command: &Command) -> Result<()> {
         Command::Start { cell } => start(&hypervisor, cell),
         Command::Shutdown { cell } => hypervisor.shutdown(cell).and_then(|()| watch::settle()),
         Command::Destroy { cell } => hypervisor.destroy(cell).and_then(|()| watch::settle()),
+        Command::Linux { config, kernel, initrd, cmdline } => {
+            linux(&hypervisor, config, kernel, initrd.as_deref(), cmdline)
+        }
         Command::Watch => {
             drop(hypervisor);
             watch()
@@ -169,6 +185,30 @@ fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
         describe(hypervisor, &info),
         BOOT.as_secs()
     );
+}
+
+fn linux(hypervisor: &Hypervisor, config: &Path, kernel: &Path, initrd: Option<&Path>, cmdline: &str) -> Result<()> {
+    let (bytes, _) = config::read(config)?;
+    let cell = CellConfig::parse(&bytes).map_err(|error| anyhow!("{}: {error}", config.display()))?;
+    let name = cell.name();
+    let (kernel, initrd) = (files::read(kernel)?, initrd.map(files::read).transpose()?);
+    let guest = linux::Guest { kernel: &kernel, initrd: initrd.as_deref(), command_line: cmdline };
+    // Before anything is done to a cell.
+    let images = linux::images(&cell, &guest)?;
+    match hypervisor.cell(name) {
+        Ok(_) if hypervisor.config(name)? != bytes => {
+            bail!("cell \"{name}\" was made from another configuration: destroy it first (crtos cell destroy)")
+        }
+        Ok(_) => {}
+        Err(_) => {
+            check(hypervisor, &cell).with_context(|| config.display().to_string())?;
+            hypervisor.create(&bytes)?;
+        }
+    }
+    for (bytes, address) in &images {
+        hypervisor.load(name, bytes, *address)?;
+    }
+    hypervisor.start(name)
 }
 
 /// Starts the cell anew each time that it has failed, until the manifest says that it is enough, or somebody stops it.
