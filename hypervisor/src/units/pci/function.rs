@@ -13,6 +13,8 @@ pub const MAX_CAPS: usize = 24;
 const COMMAND: u16 = 0x04;
 const BIST: u16 = 0x0c;
 const BARS: u16 = 0x10;
+const WINDOWS: u16 = 0x1c;
+const ROM: u16 = 0x30;
 const INTERRUPT: u16 = 0x3c;
 const HEADER_END: u16 = 0x40;
 const COMMAND_INTX_OFF: u32 = 0x400;
@@ -188,7 +190,13 @@ impl Function {
         let bridge = self.device.kind() == Some(PciKind::Bridge);
         match dword {
             COMMAND => Write::PassThrough,
-            BIST => allow(0xff00_0000, at),
+            // Self-test, latency timer, cache line; not the kind of header.
+            BIST => allow(0xff00_ffff, at),
+            // Systems ask for the size of a ROM, and set the windows of bridges anew: nothing changes.
+            ROM => Write::Done,
+            // (The first of these shares its word with the second status.)
+            WINDOWS if bridge && at.offset < WINDOWS + 2 => Write::Done,
+            0x20..ROM if bridge => Write::Done,
             INTERRUPT if bridge => allow(0xffff_00ff, at),
             INTERRUPT => allow(0x0000_00ff, at),
             _ => Write::Deny,

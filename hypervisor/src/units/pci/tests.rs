@@ -191,15 +191,32 @@ fn the_header_is_mostly_read_only() {
     let mut put = |offset, size| write(&mut space, RT, at(NIC, offset, size), 0);
     assert_eq!(put(0x04, 2), Write::PassThrough);
     assert_eq!(put(0x04, 4), Write::PassThrough);
-    assert_eq!(put(0x0c, 4), Write::Masked { mask: 0xff00_0000 });
-    assert_eq!(put(0x0f, 1), Write::PassThrough);
-    assert_eq!(put(0x0d, 1), Write::Deny);
+    assert_eq!(put(0x0c, 4), Write::Masked { mask: 0xff00_ffff });
+    // Bus masters are given a latency timer and the size of a cache line.
+    for allowed in [0x0c, 0x0d, 0x0f] {
+        assert_eq!(put(allowed, 1), Write::PassThrough, "{allowed:#x}");
+    }
+    assert_eq!(put(0x0e, 1), Write::Deny);
+    assert_eq!(put(0x30, 4), Write::Done, "the size of a ROM is asked for");
     assert_eq!(put(0x3c, 1), Write::PassThrough);
     assert_eq!(put(0x3c, 4), Write::Masked { mask: 0xff });
     assert_eq!(put(0x3e, 1), Write::Deny);
-    for denied in [0x00, 0x08, 0x2c, 0x30, 0x34] {
+    for denied in [0x00, 0x08, 0x2c, 0x34] {
         assert_eq!(put(denied, 4), Write::Deny, "{denied:#x}");
     }
+}
+
+#[test]
+fn a_bridge_keeps_its_windows() {
+    let mut space = ConfigSpace::new();
+    let bridge = PciDevice { kind: 2, bdf: U16::new(NIC), ..PciDevice::default() };
+    assert_eq!(attach(&mut space, RT, &config(&[bridge], &[])).0, Ok(()));
+    let mut put = |offset, size| write(&mut space, RT, at(NIC, offset, size), 0);
+    for ignored in [0x10, 0x14, 0x1c, 0x20, 0x24, 0x28, 0x2c, 0x30] {
+        assert_eq!(put(ignored, 4), Write::Done, "{ignored:#x}");
+    }
+    assert_eq!(put(0x3e, 2), Write::PassThrough, "bridge control");
+    assert_eq!([put(0x18, 4), put(0x1e, 2), put(0x34, 4)], [Write::Deny; 3]);
 }
 
 #[test]
