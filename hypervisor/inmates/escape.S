@@ -88,6 +88,13 @@ port_straddles:
     mov dx, 0xcf6
     in eax, dx
     jmp survived
+keyboard_reset:
+    in al, 0x64                                 # the cell's own
+    mov al, 0xae                                # so is this command: the keyboard is enabled
+    out 0x64, al
+    mov al, 0xfe                                # but this one resets the machine
+    out 0x64, al
+    jmp survived
 
 # ---- instructions ----
 triple_fault:
@@ -436,6 +443,7 @@ table:
     .long triple_fault, virtualisation, sleep_forever, cpuids, control_registers, msrs, hypercalls      # 12
     .long init_others, nmi_others, smi, vector_smi, interrupts, logical, apic_base                      # 19
     .long pci_ports, pci_memory, link, states, state_garbage, caches_impossible, registers              # 26
+    .long keyboard_reset                                                                                # 33
 table_end:
 .balign 16
 idt: .fill 32, 8, 0

@@ -23,6 +23,7 @@ use crate::say;
 use crate::units::icr::Command;
 use crate::units::ioapic::{self, Ioapics};
 use crate::units::ivshmem::{Action, Links};
+use crate::units::keyboard;
 use crate::units::pci::{
     self, AddressPort, ConfigAddress, ConfigSpace, Message, Mmconfig, MsixAccess, PortAccess, Quiesce,
 };
@@ -312,6 +313,9 @@ fn entry_allowed(cell: &Cell, entry: ioapic::Entry) -> bool {
 
 /// Port access; `None` if no device is there. The value read, or 0.
 pub fn port(cpu: &mut Cpu, port: u16, size: u8, access: Access) -> Option<Outcome> {
+    if port == keyboard::COMMAND_PORT && size == 1 && !cpu.cell().is_root() {
+        return keyboard_command(cpu.cell(), access);
+    }
     if !(MODERATED_FIRST..MODERATED_FIRST + MODERATED_COUNT).contains(&port) {
         return None;
     }
@@ -333,9 +337,31 @@ pub fn port(cpu: &mut Cpu, port: u16, size: u8, access: Access) -> Option<Outcom
     }))
 }
 
+/// The keyboard controller's command port, if the cell has it.
+fn keyboard_command(cell: &Cell, access: Access) -> Option<Outcome> {
+    let port = keyboard::COMMAND_PORT;
+    if !cell.config().ports().iter().any(|range| range.base() <= port && u32::from(port) < range.end()) {
+        return None;
+    }
+    Some(match access {
+        Access::Read => Ok(machine::port_in(port, 1).into()),
+        Access::Write(command) if keyboard::resets(command as u8) => {
+            Err(Violation::new(Reason::Port, port.into(), 1))
+        }
+        Access::Write(command) => {
+            machine::port_out(port, 1, command as u32);
+            Ok(0)
+        }
+    })
+}
+
 /// Ports that are always moderated, whatever a configuration says.
 pub fn forbid_ports(cell: &Cell) {
     cell.allow_ports(MODERATED_FIRST, MODERATED_COUNT, false);
+    // Linux had the machine, and resets it as it likes.
+    if !cell.is_root() {
+        cell.allow_ports(keyboard::COMMAND_PORT, 1, false);
+    }
 }
 
 // ---- life of cells ----

@@ -3,6 +3,7 @@
 pub mod icr;
 pub mod ioapic;
 pub mod ivshmem;
+pub mod keyboard;
 pub mod msr;
 pub mod pci;
 pub mod rates;

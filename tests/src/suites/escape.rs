@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use hypervisor_abi::config::PortRange;
 
 use super::inmates::{Console, FIRST, SECOND, create, prepare, start, wait_for_state};
 use super::support::same;
@@ -62,7 +63,7 @@ const INTERRUPT: Verdict = Stopped("interrupt to a processor outside of the cell
 const HYPERCALLS: Attempt = attempt_of(18, "makes senseless hypercalls", Lives);
 
 /// In the order of the table in `hypervisor/inmates/escape.S`.
-const ATTEMPTS: [Attempt; 33] = [
+const ATTEMPTS: [Attempt; 34] = [
     attempt_of(0, "reads memory outside", MEMORY),
     attempt_of(1, "writes the state table", MEMORY),
     attempt_of(2, "writes what only Linux may write", MEMORY),
@@ -101,6 +102,7 @@ const ATTEMPTS: [Attempt; 33] = [
     // The emulated processor lets it, and refuses to run it; a real one does not let it.
     attempt_of(31, "has caches that are off and write back", Stopped("invalid guest state")),
     attempt_of(32, "writes all registers of its interrupt controller", Lives),
+    attempt_of(33, "resets the machine by the keyboard controller, which it has", PORT),
 ];
 
 /// A program that counts, on each processor of Linux; a file that must stay as it is; a neighbour that watches its memory. Each case
@@ -113,7 +115,9 @@ fn ready(bench: &mut Bench<'_>) -> Result<()> {
     let composed = bench.ok("cat /usr/lib/crtos/srtos.cell | od -An -v -tx1")?;
     let composed: Vec<u8> =
         composed.split_whitespace().map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
-    create(bench, &Inmate::new("inmate", &[3], FIRST).with_link(&composed)?)?;
+    let mut inmate = Inmate::new("inmate", &[3], FIRST).with_link(&composed)?;
+    inmate.ports.push(PortRange::new(0x64, 1));
+    create(bench, &inmate)?;
     create(bench, &Inmate::new("guard", &[2], SECOND))?;
     start(bench, "guard", "guard.bin")?;
     bench.ok("for cpu in 0 1; do
