@@ -197,7 +197,9 @@ pub fn memory(cpu: &mut Cpu, address: u64, size: u8, access: Access) -> Option<O
         });
     }
     drop(space);
-    ioapic_access(cell, address, size, access).or_else(|| subpage(number, cell, address, size, access))
+    ioapic_access(cell, address, size, access)
+        .or_else(|| subpage(number, cell, address, size, access))
+        .or_else(|| test_device(number, cell, address, size, access))
 }
 
 /// Regions that are not made of whole pages: the access must lie inside one, and be of a size that its flags name.
@@ -219,6 +221,17 @@ fn subpage(cpu: u32, cell: &Cell, address: u64, size: u8, access: Access) -> Opt
         return None;
     }
     Some(Ok(through(cpu, region.phys_start() + offset, size, access)))
+}
+
+/// The register that some cells have to try instructions on emulated memory with; what it keeps is the end of the communication region.
+fn test_device(cpu: u32, cell: &Cell, address: u64, size: u8, access: Access) -> Option<Outcome> {
+    const PAGE: u64 = 4096;
+    const SIZE: u64 = 8;
+    let at = address.checked_sub(cell.config().test_register()?)?;
+    if at > SIZE - u64::from(size) || !at.is_multiple_of(size.into()) {
+        return None;
+    }
+    Some(Ok(through(cpu, cell.comm_page()? + PAGE - SIZE + at, size, access)))
 }
 
 fn through(cpu: u32, phys: u64, size: u8, access: Access) -> u64 {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use hypervisor_abi::hypercall::Hypercall;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -49,7 +49,15 @@ struct CellLoad {
     id: CellId,
     num_images: u32,
     padding: u32,
-    image: [u64; 4],
+}
+
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Image {
+    source: u64,
+    size: u64,
+    target: u64,
+    padding: u64,
 }
 
 #[derive(Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -127,7 +135,7 @@ impl CellInfo {
 const ENABLE: u32 = sys::iow::<Enable>(0, 0x10);
 const DISABLE: u32 = sys::io(0, 1);
 const CELL_CREATE: u32 = sys::iow::<CellCreate>(0, 2);
-const CELL_LOAD: u32 = 0x4030_0003; // the head without images is 48 bytes
+const CELL_LOAD: u32 = sys::iow::<CellLoad>(0, 3);
 const CELL_START: u32 = sys::iow::<CellId>(0, 4);
 const CELL_DESTROY: u32 = sys::iow::<CellId>(0, 5);
 const QUERY: u32 = sys::iowr::<Query>(0, 0x11);
@@ -135,12 +143,15 @@ const CELL_INFO: u32 = sys::iowr::<CellInfo>(0, 0x12);
 const CELL_CONFIG: u32 = sys::iowr::<CellConfiguration>(0, 0x13);
 const MEMORY_TAKE: u32 = sys::iow::<MemoryRange>(0, 0x14);
 const MEMORY_GIVE: u32 = sys::iowr::<MemoryRange>(0, 0x15);
+/// Most images that the driver loads at once.
+const MAX_IMAGES: usize = 16;
 /// Biggest configuration that the driver takes.
 const MAX_CONFIG: usize = 1 << 16;
 
 const _: () = {
     assert!(ENABLE == 0x4020_0010);
     assert!(CELL_CREATE == 0x4010_0002);
+    assert!(CELL_LOAD == 0x4030_0003);
     assert!(CELL_START == 0x4028_0004);
     assert!(QUERY == 0xc020_0011);
     assert!(CELL_INFO == 0xc050_0012);
@@ -269,15 +280,18 @@ impl Hypervisor {
         })
     }
 
-    /// Makes a cell loadable (which stops it) and copies an image to a guest-physical address.
-    pub fn load(&self, cell: &str, image: &[u8], target: u64) -> Result<()> {
-        let mut arg = CellLoad {
-            id: cell_id(cell)?,
-            num_images: 1,
-            image: [image.as_ptr() as u64, image.len() as u64, target, 0],
-            ..Default::default()
-        };
-        self.cell_call(CELL_LOAD, arg.as_mut_bytes(), cell, "load")
+    /// Makes a cell loadable (which stops it) and copies images to guest-physical addresses.
+    pub fn load(&self, cell: &str, images: &[(&[u8], u64)]) -> Result<()> {
+        if images.len() > MAX_IMAGES {
+            bail!("no more than {MAX_IMAGES} images can be loaded at once");
+        }
+        let head = CellLoad { id: cell_id(cell)?, num_images: images.len() as u32, padding: 0 };
+        let mut argument = head.as_bytes().to_vec();
+        for &(bytes, target) in images {
+            let image = Image { source: bytes.as_ptr() as u64, size: bytes.len() as u64, target, padding: 0 };
+            argument.extend_from_slice(image.as_bytes());
+        }
+        self.cell_call(CELL_LOAD, &mut argument, cell, "load")
     }
 
     /// Stops a cell.
@@ -393,7 +407,7 @@ mod tests {
 
     #[test]
     fn sizes_are_the_drivers() {
-        assert_eq!(size_of::<CellLoad>(), 48 + 32);
+        assert_eq!((size_of::<CellLoad>(), size_of::<Image>()), (48, 32));
         assert_eq!(size_of::<CellInfo>(), 80);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use hypervisor_abi::config::{Memory, MemoryFlags, PciDevice};
+use hypervisor_abi::config::{CellFlags, Memory, MemoryFlags, PciDevice};
 
 use super::support::same;
 use crate::inmate::Inmate;
@@ -20,6 +20,7 @@ pub const SUITE: Suite = Suite {
         case("neighbours", neighbours),
         case("smp", smp),
         case("linux", super::linux_cell::linux),
+        case("test_device", test_device),
         case("failed_create", failed_create),
         case("give_back", give_back),
         case("dmesg", |bench| bench.dmesg_is_clean()),
@@ -208,6 +209,24 @@ fn memory_types(said: &str) -> Result<()> {
     same("memory types", types, (0, found | ON, found | ON, 0x0606_0606))?;
     // What firmware sets everywhere: memory without a type of its own is cached.
     same("default type", first & 0xff, 6)
+}
+
+/// What instructions do to the register of the test device is what they do to memory; who has no such device is stopped.
+fn test_device(bench: &mut Bench<'_>) -> Result<()> {
+    prepare(bench)?;
+    let without = Inmate::new("moves", &[3], FIRST);
+    create(bench, &Inmate { flags: without.flags | CellFlags::TEST_DEVICE, ..without.clone() })?;
+    let mut console = Console::now(bench)?;
+    start(bench, "moves", "moves.bin")?;
+    let said = console.wait_for("moves inmate: instructions")?;
+    if !said.ends_with(" wrong 00000000") {
+        bail!("{said}: they differ from those on memory");
+    }
+    bench.ok("crtos cell destroy moves")?;
+    create(bench, &without)?;
+    start(bench, "moves", "moves.bin")?;
+    wait_for_state(bench, "moves", "failed (access to memory outside of the cell at 0x4001ff8")?;
+    bench.ok("crtos cell destroy moves").map(drop)
 }
 
 /// Configurations that fail at one step of the creation after the other, and what each is.

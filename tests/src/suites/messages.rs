@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Result, bail};
 use hypervisor_abi::config::CellFlags;
 
-use super::inmates::{Console, FIRST, SECOND, THIRD, create, load, prepare, start, wait_for_state};
+use super::inmates::{Console, FIRST, SECOND, THIRD, create, prepare, wait_for_state};
 use super::support::same;
 use crate::inmate::Inmate;
 use crate::suite::{Bench, State, Suite, Wanted, case, said};
@@ -34,9 +34,10 @@ pub const SUITE: Suite = Suite {
 
 /// Gives a cell its image and command line, and starts it.
 fn run(bench: &mut Bench<'_>, cell: &str, image: &str, line: &str) -> Result<()> {
-    fs::write(bench.scratch.join("line"), format!("{line}\0"))?;
-    load(bench, cell, "line@0x1000")?;
-    start(bench, cell, image)
+    let image = bench.scratch.join(image);
+    bench
+        .ok(&format!("crtos cell load {cell} -s '{line}' -a 0x1000 {} && crtos cell start {cell}", image.display()))
+        .map(drop)
 }
 
 /// A cell with the message inmate, running.

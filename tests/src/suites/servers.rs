@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::inmates::create;
 use super::support::{crtos_run, in_use, program, same};
 use crate::chaos;
+use crate::inmate::Inmate;
 use crate::suite::{Bench, Flavour, Suite, case, long, said};
 
 /// Under the PREEMPT_RT kernel, in the image whose manifest lets servers be crashed.
@@ -317,6 +319,11 @@ fn restarted(bench: &mut Bench<'_>) -> Result<()> {
     // It is Linux's part, so the image is the same.
     bench.ok(&edit("s/^cpus = 1$/cpus = 1\\nrestart = { times = 2, window_ms = 3600000 }/"))?;
     cell_restart(bench)?;
+    // The end of another cell does not wait for that of the watcher, which would take its whole patience each time.
+    create(bench, &Inmate::new("other", &[2], (0x6540_0000, 4 << 20)))?;
+    bench.ok(
+        "timeout 60 sh -c 'crtos cell load other /bin/true && crtos cell shutdown other && crtos cell destroy other'",
+    )?;
     let reports = bench.ok("crtos crash list | tail -1")?;
     for (round, way) in ["null", "spin"].iter().enumerate() {
         let said = bench.sh(&format!(

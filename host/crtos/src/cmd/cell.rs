@@ -9,6 +9,7 @@ use hypervisor_abi::check::{self, Finding, Role};
 use hypervisor_abi::config::CellConfig;
 use hypervisor_abi::hypercall::{CpuStat, InfoType};
 
+use super::load::load;
 use crate::board::Board;
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
@@ -34,13 +35,15 @@ pub enum Command {
         #[arg(long)]
         unchecked: bool,
     },
-    /// Load an image into a cell (which stops it)
+    /// Load images and strings into a cell (which stops it)
     Load {
         /// Name or id
         #[arg(default_value = DEFAULT)]
         cell: String,
-        /// FILE or FILE@ADDRESS; the default is the composed image at its address
-        image: Option<String>,
+        /// Each is FILE, FILE@ADDRESS or -s STRING, with -a ADDRESS behind it if it is not to lie at the cell's reset address; the
+        /// default is the composed image
+        #[arg(value_name = "IMAGE | -s STRING [-a ADDRESS]", trailing_var_arg = true, allow_hyphen_values = true)]
+        images: Vec<String>,
     },
     /// Start a loaded cell; for the real-time realm's own, wait until it can run programs, and watch it if its manifest wants that
     Start {
@@ -94,10 +97,10 @@ pub fn cell(command: &Command) -> Result<()> {
     let hypervisor = Hypervisor::open()?;
     match command {
         Command::Create { config, unchecked } => create(&hypervisor, config.as_ref(), *unchecked),
-        Command::Load { cell, image } => load(&hypervisor, cell, image.as_deref()),
+        Command::Load { cell, images } => load(&hypervisor, cell, images),
         Command::Start { cell } => start(&hypervisor, cell),
-        Command::Shutdown { cell } => hypervisor.shutdown(cell).and_then(|()| watch::settle()),
-        Command::Destroy { cell } => hypervisor.destroy(cell).and_then(|()| watch::settle()),
+        Command::Shutdown { cell } => stop(&hypervisor, cell, || hypervisor.shutdown(cell)),
+        Command::Destroy { cell } => stop(&hypervisor, cell, || hypervisor.destroy(cell)),
         Command::Linux { config, kernel, initrd, cmdline } => {
             linux(&hypervisor, config, kernel, initrd.as_deref(), cmdline)
         }
@@ -109,6 +112,13 @@ pub fn cell(command: &Command) -> Result<()> {
         Command::Why { cell } => why(&hypervisor, cell),
         Command::Stats { cell } => stats(&hypervisor, cell.as_deref()),
     }
+}
+
+/// Does what stops a cell; if it is the one that may be watched, nobody watches it afterwards.
+pub(super) fn stop(hypervisor: &Hypervisor, cell: &str, way: impl FnOnce() -> Result<()>) -> Result<()> {
+    let watched = hypervisor.cell(cell).is_ok_and(|info| info.name() == DEFAULT);
+    way()?;
+    if watched { watch::settle() } else { Ok(()) }
 }
 
 fn create(hypervisor: &Hypervisor, config: Option<&PathBuf>, unchecked: bool) -> Result<()> {
@@ -151,24 +161,6 @@ fn check(hypervisor: &Hypervisor, cell: &CellConfig<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Splits FILE@ADDRESS.
-fn parse_image(image: &str) -> Result<(&str, u64)> {
-    let Some((file, address)) = image.rsplit_once('@') else { return Ok((image, ipc::image::LOAD_ADDRESS)) };
-    let digits = address.strip_prefix("0x").unwrap_or(address);
-    let radix = if digits.len() < address.len() { 16 } else { 10 };
-    let address = u64::from_str_radix(digits, radix).with_context(|| format!("\"{address}\" is no address"))?;
-    Ok((file, address))
-}
-
-fn load(hypervisor: &Hypervisor, cell: &str, image: Option<&str>) -> Result<()> {
-    let (path, target) = match image {
-        Some(image) => parse_image(image).map(|(file, target)| (PathBuf::from(file), target))?,
-        None => (files::find(files::IMAGE)?, ipc::image::LOAD_ADDRESS),
-    };
-    hypervisor.load(cell, &files::read(&path)?, target)?;
-    watch::settle()
-}
-
 fn start(hypervisor: &Hypervisor, cell: &str) -> Result<()> {
     hypervisor.start(cell)?;
     let info = hypervisor.cell(cell)?;
@@ -205,9 +197,8 @@ fn linux(hypervisor: &Hypervisor, config: &Path, kernel: &Path, initrd: Option<&
             hypervisor.create(&bytes)?;
         }
     }
-    for (bytes, address) in &images {
-        hypervisor.load(name, bytes, *address)?;
-    }
+    let images: Vec<(&[u8], u64)> = images.iter().map(|(bytes, address)| (&bytes[..], *address)).collect();
+    hypervisor.load(name, &images)?;
     hypervisor.start(name)
 }
 
@@ -245,7 +236,7 @@ fn watch() -> Result<()> {
 fn anew(hypervisor: &Hypervisor) -> Result<()> {
     hypervisor.destroy(DEFAULT)?;
     create(hypervisor, None, false)?;
-    hypervisor.load(DEFAULT, &files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS)?;
+    hypervisor.load(DEFAULT, &[(&files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS)])?;
     hypervisor.start(DEFAULT)?;
     // If it does not come up, it fails again, or a look at it shows what is wrong.
     if Realm::open()?.wait(BOOT)? {
@@ -372,17 +363,4 @@ fn realm_stats() -> Result<()> {
         println!("supervisor.free_capabilities {}", board.free_capabilities);
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_image;
-
-    #[test]
-    fn images() {
-        assert_eq!(parse_image("a.bin").unwrap(), ("a.bin", 0x10_0000));
-        assert_eq!(parse_image("a@b@0x1000").unwrap(), ("a@b", 0x1000));
-        assert_eq!(parse_image("a@16").unwrap(), ("a", 16));
-        assert!(parse_image("a@x").is_err());
-    }
 }

@@ -7,6 +7,7 @@ pub mod crash;
 pub mod disable;
 pub mod enable;
 pub mod hardware;
+pub mod load;
 pub mod log;
 pub mod ps;
 pub mod run;

@@ -12,6 +12,9 @@ use super::{
     SYSTEM_SIGNATURE,
 };
 
+/// Distance of the test device's register from the start of the communication region.
+const TEST_REGISTER: u64 = 2 * crate::PAGE_SIZE - 8;
+
 /// A cell configuration, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct CellConfig<'a> {
@@ -261,6 +264,14 @@ impl<'a> CellConfig<'a> {
     #[must_use]
     pub fn comm_region(&self) -> Option<&'a Memory> {
         self.memory.iter().find(|region| region.flags().contains(super::MemoryFlags::COMM_REGION))
+    }
+
+    /// Where the register of the test device begins, if the cell has one: the last 8 bytes of the page behind the communication region
+    /// are emulated, and lead to the last 8 of that region. A cell sees in the one what it wrote to the other.
+    #[must_use]
+    pub fn test_register(&self) -> Option<u64> {
+        let comm = self.comm_region().filter(|_| self.flags().contains(CellFlags::TEST_DEVICE))?;
+        comm.virt_start().checked_add(TEST_REGISTER)
     }
 
     /// Bytes of the configuration.

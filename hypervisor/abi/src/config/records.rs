@@ -45,7 +45,7 @@ bitflags! {
     pub struct CellFlags: u32 {
         /// The cell does not take part in messages through the communication region.
         const PASSIVE_COMMREG = 0x1;
-        /// A test device is wanted.
+        /// The cell has a test device: [`super::CellConfig::test_register`].
         const TEST_DEVICE = 0x2;
         /// 32-bit start on ARM; no meaning here.
         const AARCH32 = 0x4;

@@ -57,6 +57,20 @@ fn system_bytes() -> Vec<u8> {
 }
 
 #[test]
+fn the_test_register_ends_the_page_behind_the_communication_region() {
+    let comm = [Memory::new(0, 0x10_0000, 0x1000, MemoryFlags::READ | MemoryFlags::COMM_REGION)];
+    let register = |flags: CellFlags, memory: &[Memory]| {
+        let parts = CellParts { flags, ..parts(memory, &[], &[]) };
+        let mut bytes = vec![0; parts.size()];
+        parts.write(&mut bytes).unwrap();
+        CellConfig::parse(&bytes).unwrap().test_register()
+    };
+    assert_eq!(register(CellFlags::TEST_DEVICE, &comm), Some(0x10_1ff8));
+    assert_eq!(register(CellFlags::PASSIVE_COMMREG, &comm), None, "not wanted");
+    assert_eq!(register(CellFlags::TEST_DEVICE, &[]), None, "no communication region");
+}
+
+#[test]
 fn a_written_cell_reads_back() {
     let bytes = cell_bytes();
     let cell = CellConfig::parse(&bytes).unwrap();
