@@ -85,4 +85,9 @@ impl Device {
     pub fn memory(&self) -> u32 {
         self.memory_bar().map_or_else(|| pci_read(self.function, self.vendor + 0x18), |bar| bar.get() as u32)
     }
+
+    /// Address of the first peer's output section: behind the state table and the section that all write, which may be missing.
+    pub fn outputs(&self) -> u32 {
+        self.memory() + pci_read(self.function, self.vendor + 4) + pci_read(self.function, self.vendor + 8)
+    }
 }

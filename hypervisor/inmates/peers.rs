@@ -25,6 +25,7 @@ struct Link {
     own: u32,
     peers: u32,
     table: u32,
+    outputs: u32,
 }
 
 impl Link {
@@ -34,7 +35,7 @@ impl Link {
 
     /// Output section of a peer: a word that names it, and how often it was rung.
     fn section(&self, peer: u32) -> u32 {
-        self.table + SECTION * (2 + peer)
+        self.outputs + SECTION * peer
     }
 
     fn bells(&self, peer: u32) -> u32 {
@@ -99,7 +100,7 @@ extern "C" fn main() -> ! {
         stop();
     };
     device.open();
-    let link = Link { own: read(ID), peers: read(MAX_PEERS), table: device.memory() };
+    let link = Link { own: read(ID), peers: read(MAX_PEERS), table: device.memory(), outputs: device.outputs() };
     write(link.section(link.own), 0xa0 + link.own);
     if let Some(bar) = device.memory_bar() {
         link.try_to_move(&bar);

@@ -111,8 +111,12 @@ fn check_memory(region: &Memory) -> Result<(), &'static str> {
     let (hypervisor, hypervisor_size) = host::extent();
     let comm = region.flags().contains(MemoryFlags::COMM_REGION);
     let limit = 1 << 48;
-    if region.size() == 0 || region.size() > limit || region.virt_start() > limit || region.phys_start() > limit {
+    if region.size() > limit || region.virt_start() > limit || region.phys_start() > limit {
         return Err("region out of range");
+    }
+    if region.size() == 0 && !comm {
+        // No memory: it stands for a section that a shared memory device does not have.
+        return Ok(());
     }
     if comm && (region.size() != PAGE || region.is_subpage()) {
         return Err("communication region is not one page");

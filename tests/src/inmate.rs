@@ -105,6 +105,16 @@ impl Inmate {
         self
     }
 
+    /// Its link has no section that all write: its region is there, and empty.
+    pub fn without_common_section(mut self) -> Self {
+        self.regions[1] = Memory::new(0, 0, 0, MemoryFlags::empty());
+        for output in &mut self.regions[2..] {
+            let at = output.virt_start() - 0x1000;
+            *output = Memory::new(at, at, output.size(), output.flags());
+        }
+        self
+    }
+
     /// Its links show their memory by BAR 2.
     pub fn by_memory_bar(mut self) -> Self {
         let sections: u64 = self.regions.iter().map(Memory::size).sum();
