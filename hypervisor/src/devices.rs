@@ -358,9 +358,7 @@ fn keyboard_command(cell: &Cell, access: Access) -> Option<Outcome> {
     }
     Some(match access {
         Access::Read => Ok(machine::port_in(port, 1).into()),
-        Access::Write(command) if keyboard::resets(command as u8) => {
-            Err(Violation::new(Reason::Port, port.into(), 1))
-        }
+        Access::Write(command) if keyboard::resets(command as u8) => Err(Violation::new(Reason::Port, port.into(), 1)),
         Access::Write(command) => {
             machine::port_out(port, 1, command as u32);
             Ok(0)

@@ -61,6 +61,8 @@ pub enum Problem {
     InHypervisor,
     /// Covers registers that the hypervisor must see accesses to.
     CoversRegisters(u64),
+    /// Memory for devices, which find it at another address than the cell.
+    DmaElsewhere,
     /// More than one communication region.
     SecondCommRegion,
     /// Communication region not of one page, or in the root cell.
@@ -142,7 +144,9 @@ impl Problem {
     #[must_use]
     pub const fn severity(self) -> Severity {
         match self {
-            Self::NoPmTimer | Self::ConfigPorts | Self::ShmemGap(_) | Self::UnknownFunction(_) => Severity::Warning,
+            Self::NoPmTimer | Self::ConfigPorts | Self::DmaElsewhere | Self::ShmemGap(_) | Self::UnknownFunction(_) => {
+                Severity::Warning
+            }
             _ => Severity::Error,
         }
     }
@@ -206,6 +210,12 @@ impl fmt::Display for Problem {
             Self::InHypervisor => write!(f, "overlaps the hypervisor's memory: move it"),
             Self::CoversRegisters(at) => {
                 write!(f, "covers the registers at {at:#x}, which the hypervisor must moderate: leave that range out")
+            }
+            Self::DmaElsewhere => {
+                write!(
+                    f,
+                    "has DMA, and the cell sees it at another address than its devices, which see the machine's (there is no IOMMU support): a driver that gives them the cell's lets them write elsewhere"
+                )
             }
             Self::SecondCommRegion => write!(f, "second communication region: a cell has one"),
             Self::CommRegion => write!(f, "communication region: must be one page of 4096 bytes, in a non-root cell"),

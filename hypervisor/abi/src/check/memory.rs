@@ -36,6 +36,7 @@ fn is_absent_section(config: &CellConfig<'_>, index: usize) -> bool {
 pub(super) fn check(config: &CellConfig<'_>, role: Role, report: &mut impl FnMut(Place, Problem)) {
     let regions = config.memory();
     let mut comm_regions = 0;
+    let passes_device = config.pci_devices().iter().any(|device| device.kind() == Some(PciKind::Device));
     for (index, region) in regions.iter().enumerate() {
         let place = Place::Memory(index);
         if region.size() == 0 {
@@ -46,6 +47,10 @@ pub(super) fn check(config: &CellConfig<'_>, role: Role, report: &mut impl FnMut
         }
         let is_comm = region.flags().contains(MemoryFlags::COMM_REGION);
         check_shape(region, is_comm, place, report);
+        let moved = region.virt_start() != region.phys_start() && !is_comm;
+        if passes_device && moved && region.flags().contains(MemoryFlags::DMA) {
+            report(place, Problem::DmaElsewhere);
+        }
         for (other, earlier) in regions[..index].iter().enumerate() {
             // Sub-page regions may share a page with a mapped one: they take precedence there.
             if meet(virt(region), virt(earlier)) && region.is_subpage() == earlier.is_subpage() {

@@ -5,7 +5,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::*;
 use crate::config::{
-    CellParts, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PortRange, SystemHeader, SystemParts,
+    CellParts, IrqChip, Memory, MemoryFlags, PciCapability, PciDevice, PciKind, PortRange, SystemHeader, SystemParts,
 };
 
 const RWX: MemoryFlags = MemoryFlags::READ.union(MemoryFlags::WRITE).union(MemoryFlags::EXECUTE);
@@ -171,6 +171,21 @@ fn memory_rules() {
     assert_eq!(check_cell(|c| c.memory[1] = big), at(1, Problem::CommRegion));
     assert_eq!(check_cell(|c| c.reset = 0x300_0000), [(Place::Cell, Problem::ResetAddress(0x300_0000))]);
     assert_eq!(check_cell(|c| c.cpus = [0; 8]), [(Place::CpuSet, Problem::NoCpus)]);
+}
+
+#[test]
+fn devices_find_memory_at_the_machines_addresses() {
+    let device = PciDevice { kind: PciKind::Device as u8, bdf: U16::new(0xc8), ..PciDevice::default() };
+    let with = |phys, devices: &[PciDevice]| {
+        check_cell(|c| {
+            c.memory.push(Memory::new(phys, 0x7000_0000, 0x1000, RW | MemoryFlags::DMA));
+            c.devices.extend(devices);
+        })
+    };
+    assert_eq!(with(0x7100_0000, &[device]), [(Place::Memory(6), Problem::DmaElsewhere)]);
+    assert_eq!(Problem::DmaElsewhere.severity(), Severity::Warning);
+    assert_eq!(with(0x7000_0000, &[device]), [], "the same address");
+    assert_eq!(with(0x7100_0000, &[]), [], "no physical function");
 }
 
 #[test]
