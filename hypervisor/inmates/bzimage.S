@@ -1,5 +1,5 @@
-# A kernel's file, as the boot protocol of Linux has it, whose kernel says what it was given: selectors and RSI at the 64-bit entry, the parameters
-# byte by byte, and the first 16 bytes of the initial file system.
+# A kernel's file, as the boot protocol of Linux has it, whose kernel says what it was given: selectors and RSI at the 64-bit entry, what its processor
+# notes of machine checks, the parameters byte by byte, and the first 16 bytes of the initial file system.
 .intel_syntax noprefix
 
 .set PREFERRED, 0x200000
@@ -45,6 +45,9 @@ header_end:
     lea rax, start[rip + ENTRY]
     call hex
     mov rax, r12
+    call hex
+    mov ecx, 0x179                              # how many machine check banks
+    rdmsr
     call hex
     mov eax, 10
     call putc

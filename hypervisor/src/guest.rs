@@ -306,6 +306,8 @@ fn read_msr(cpu: &mut Cpu) -> Result<(), Violation> {
     let value = match cpu.vcpu.read_msr(msr) {
         Some(value) => Some(value),
         None if msr == number::APIC_BASE => Some(x86::read_msr(msr)),
+        // Only cells come here: no banks.
+        None if msr == number::MCG_CAP => Some(0),
         None if (number::X2APIC_FIRST..=number::X2APIC_FIRST + apic::register::LAST).contains(&msr) => {
             if cpu.cell().is_root() { None } else { apic::guest_read_x2(cpu, msr - number::X2APIC_FIRST) }
         }

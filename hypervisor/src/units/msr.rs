@@ -22,6 +22,8 @@ pub mod number {
     pub const APIC_BASE: u32 = 0x1b;
     /// Time stamp counter.
     pub const TSC: u32 = 0x10;
+    /// What a processor can note of machine checks.
+    pub const MCG_CAP: u32 = 0x179;
     /// Page attribute table.
     pub const PAT: u32 = 0x277;
     /// MTRR default type.
@@ -71,7 +73,9 @@ pub const fn cell(msr: u32, x2apic: bool) -> Rights {
         // Local vectors could be INIT or SMI: looked at. The timer's is too, which is written once.
         0x82f | 0x832..=0x837 => Rights { read: x2apic, write: false },
         number::X2APIC_FIRST..=0x83f => Rights { read: x2apic, write: x2apic },
-        number::TSC | number::APIC_BASE | 0x8b | 0xce | 0xe7 | 0xe8 | 0xfe | 0x10a | 0x1a0 | 0x179 | 0x17a => READ,
+        number::TSC | number::APIC_BASE | 0x8b | 0xce | 0xe7 | 0xe8 | 0xfe | 0x10a | 0x1a0 | 0x17a => READ,
+        // No bank is a cell's: some are shared by all processors of a chip. It is told that there are none.
+        number::MCG_CAP => NONE,
         0x200..=0x20f | 0x250..=0x26f => READ,
         // System configuration and that of the north bridge, which Linux reads without asking whether it may.
         0xc001_0010 | NORTH_BRIDGE => READ,
@@ -118,6 +122,7 @@ mod tests {
         assert_eq!(cell(0x840, true), NONE);
         assert_eq!(cell(0x838, true), ALL, "the timer's count takes no exit");
         assert_eq!(cell(0x835, true), READ, "a local vector could be an INIT");
+        assert_eq!([cell(number::MCG_CAP, false), cell(0x401, false), cell(0xc000_2001, false)], [NONE; 3]);
         assert!(write_ignored(NORTH_BRIDGE, false) && !write_ignored(0x250, false), "no fixed range is a cell's");
     }
 }

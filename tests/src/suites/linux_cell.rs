@@ -75,8 +75,8 @@ pub fn linux(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 fn given(given: &Given) -> Result<()> {
-    // Data and stack selector, where the kernel prefers to be, and its parameters.
-    same("entry", given.entry.as_str(), "00000018 00000018 00200200 00107000")?;
+    // Data and stack selector, where the kernel prefers to be, its parameters, and no machine check banks.
+    same("entry", given.entry.as_str(), "00000018 00000018 00200200 00107000 00000000")?;
     let field = |at: usize, size| given.field(at, size);
     same("start of the initial file system", given.initrd.as_slice(), &INITRD[..16])?;
     // At the end of the memory, below the communication region.
