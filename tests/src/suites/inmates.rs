@@ -283,6 +283,10 @@ fn failed_create(bench: &mut Bench<'_>) -> Result<()> {
         let figures = bench.ok(&format!("crtos cell stats | grep hypervisor.{name}"))?;
         Ok(figures.split_whitespace().nth(1).context("a figure")?.parse()?)
     };
+    // What Linux's tables need to take one page out of a big one, they keep.
+    let page = Memory::new(THIRD.0, 0x80_0000, 0x1000, MemoryFlags::READ);
+    create(bench, &Inmate { regions: vec![page], ..Inmate::new("parted", &[3], FIRST) })?;
+    bench.ok("crtos cell destroy parted")?;
     // A neighbour that leaves fewer pages than others need, which then run out of them at different places.
     create(bench, &hungry("second", 2, SECOND, 500, 500))?;
     let mut attempts = bad_configurations()?;
