@@ -9,19 +9,25 @@
 # An instruction that finds the operand's address in EBX, and in EDI. Changes registers but ESP and EBP, flags, memory.
 .macro same instruction:vararg
     inc dword ptr [count]
-    mov ebx, MEMORY
-    call before
-    \instruction
-    call after
-    mov ebp, offset memory_left
-    call keep
-    mov ebx, REGISTER
-    call before
-    \instruction
-    call after
-    mov ebp, offset register_left
-    call keep
+    once MEMORY, memory_left, \instruction
+    once REGISTER, register_left, \instruction
     call compare
+.endm
+
+# What is left when it was executed on that address.
+.macro once address, left, instruction:vararg
+    mov ebx, \address
+    call before
+    \instruction
+    call after
+    mov ebp, offset \left
+    call keep
+.endm
+
+# The same for addresses that are not in a register.
+.macro absolute address
+    mov eax, ds:[\address]
+    mov ds:[\address + 4], ax
 .endm
 
 main:
@@ -78,7 +84,10 @@ main:
     same btr dword ptr [ebx + 4], 40
     same btc dword ptr [ebx + 4], 0
     same lock or dword ptr [ebx], 1
-    call absolute
+    inc dword ptr [count]
+    once MEMORY, memory_left, absolute MEMORY
+    once REGISTER, register_left, absolute REGISTER
+    call compare
     lea esi, [end]
     call puts
     mov eax, [count]
@@ -92,25 +101,6 @@ main:
 0:  pause
     call messages
     jmp 0b
-
-# The same for addresses that are not in a register.
-absolute:
-    inc dword ptr [count]
-    mov ebx, MEMORY
-    call before
-    mov eax, ds:[MEMORY]
-    mov ds:[MEMORY + 4], ax
-    call after
-    mov ebp, offset memory_left
-    call keep
-    mov ebx, REGISTER
-    call before
-    mov eax, ds:[REGISTER]
-    mov ds:[REGISTER + 4], ax
-    call after
-    mov ebp, offset register_left
-    call keep
-    jmp compare
 
 # Memory, registers and flags as each instruction finds them. EDI = EBX.
 before:
