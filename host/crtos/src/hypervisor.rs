@@ -281,14 +281,14 @@ impl Hypervisor {
     }
 
     /// Makes a cell loadable (which stops it) and copies images to guest-physical addresses.
-    pub fn load(&self, cell: &str, images: &[(&[u8], u64)]) -> Result<()> {
+    pub fn load(&self, cell: &str, images: &[(Vec<u8>, u64)]) -> Result<()> {
         if images.len() > MAX_IMAGES {
             bail!("no more than {MAX_IMAGES} images can be loaded at once");
         }
         let head = CellLoad { id: cell_id(cell)?, num_images: images.len() as u32, padding: 0 };
         let mut argument = head.as_bytes().to_vec();
-        for &(bytes, target) in images {
-            let image = Image { source: bytes.as_ptr() as u64, size: bytes.len() as u64, target, padding: 0 };
+        for (bytes, target) in images {
+            let image = Image { source: bytes.as_ptr() as u64, size: bytes.len() as u64, target: *target, padding: 0 };
             argument.extend_from_slice(image.as_bytes());
         }
         self.cell_call(CELL_LOAD, &mut argument, cell, "load")

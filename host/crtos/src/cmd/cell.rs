@@ -9,7 +9,7 @@ use hypervisor_abi::check::{self, Finding, Role};
 use hypervisor_abi::config::CellConfig;
 use hypervisor_abi::hypercall::{CpuStat, InfoType};
 
-use super::load::load;
+use super::load::{composed, load};
 use crate::board::Board;
 use crate::hypervisor::{CellInfo, Hypervisor};
 use crate::realm::{self, Realm};
@@ -197,7 +197,6 @@ fn linux(hypervisor: &Hypervisor, config: &Path, kernel: &Path, initrd: Option<&
             hypervisor.create(&bytes)?;
         }
     }
-    let images: Vec<(&[u8], u64)> = images.iter().map(|(bytes, address)| (&bytes[..], *address)).collect();
     hypervisor.load(name, &images)?;
     hypervisor.start(name)
 }
@@ -236,7 +235,7 @@ fn watch() -> Result<()> {
 fn anew(hypervisor: &Hypervisor) -> Result<()> {
     hypervisor.destroy(DEFAULT)?;
     create(hypervisor, None, false)?;
-    hypervisor.load(DEFAULT, &[(&files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS)])?;
+    hypervisor.load(DEFAULT, &[composed()?])?;
     hypervisor.start(DEFAULT)?;
     // If it does not come up, it fails again, or a look at it shows what is wrong.
     if Realm::open()?.wait(BOOT)? {

@@ -34,10 +34,14 @@ pub fn load(hypervisor: &Hypervisor, cell: &str, words: &[String]) -> Result<()>
         images.push((bytes, address.map_or_else(|| reset_address(hypervisor, cell), Ok)?));
     }
     if images.is_empty() {
-        images.push((files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS));
+        images.push(composed()?);
     }
-    let images: Vec<(&[u8], u64)> = images.iter().map(|(bytes, target)| (&bytes[..], *target)).collect();
     stop(hypervisor, cell, || hypervisor.load(cell, &images))
+}
+
+/// The composed image, and where it goes.
+pub(super) fn composed() -> Result<(Vec<u8>, u64)> {
+    Ok((files::read(&files::find(files::IMAGE)?)?, ipc::image::LOAD_ADDRESS))
 }
 
 fn reset_address(hypervisor: &Hypervisor, cell: &str) -> Result<u64> {
